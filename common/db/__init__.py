@@ -1,0 +1,101 @@
+"""The database: one engine per process, and the transactions that every door opens.
+
+SQLite runs in WAL mode with our own BEGIN: `BEGIN IMMEDIATE` for a transaction that will write (a deferred one
+would fail with SQLITE_BUSY when it upgrades), a plain `BEGIN` for one that only reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+from common.settings import settings
+
+_POSTGRES_OPTIONS = (
+    "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
+)
+
+
+@cache
+def engine() -> Engine:
+    """This process's engine, made at first use so that a parent process never opens a connection."""
+    made = build_engine(settings().database_url)
+    os.register_at_fork(after_in_child=lambda: made.dispose(close=False))
+    return made
+
+
+def build_engine(url: str, *, pool_size: int = 4) -> Engine:
+    """An engine with the options that every process shares; `url` has passed the settings' check."""
+    if url.startswith("sqlite"):
+        return _sqlite(url)
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=8,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        pool_use_lifo=True,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "wxiai",
+            "keepalives_idle": 30,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "options": _POSTGRES_OPTIONS,
+        },
+    )
+
+
+def _sqlite(url: str) -> Engine:
+    path = make_url(url).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    made = create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+    event.listen(made, "connect", _prepare_sqlite)
+    event.listen(made, "begin", _begin_sqlite)
+    return made
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # BEGIN is ours
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """Commit on the way out, then do what had to wait for the commit."""
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+    for call in session.info.pop("after_commit", ()):
+        call()
+
+
+@contextmanager
+def reading() -> Iterator[Session]:
+    """A transaction that only reads: on SQLite it never waits for a writer."""
+    with Session(engine(), expire_on_commit=False) as session:
+        session.connection(execution_options={"reads_only": True})
+        yield session
+
+
+def after_commit(session: Session, call: Callable[[], None]) -> None:
+    """Have `call` run once this transaction has committed; never if it rolls back.
+
+    Not SQLAlchemy's own event: that one also fires when a savepoint is released.
+    """
+    session.info.setdefault("after_commit", []).append(call)

@@ -1,0 +1,187 @@
+"""Accounts at the providers: the `env` ones mirror the settings, and each one's health is kept here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from common import clock
+from common.crypto import CannotDecrypt, seal, unseal
+from common.ids import new_id
+from common.models import ProviderAccount
+from common.providers.base import Credentials, Trouble
+from common.providers.registry import ADAPTERS
+from common.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BREAKER_THRESHOLD = 5  # troubles in a row after which an account gets one probe at a time
+_LONGEST_PAUSE_S = 60.0
+_DEAD_PAUSE_S = 300.0  # a wrong key or an empty balance does not mend itself in seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One account, ready to be used."""
+
+    id: str
+    provider: str
+    adapter: str
+    credentials: Credentials
+    version: float  # changes when the row does
+
+
+def load(session: Session, account_ids: Iterable[str]) -> dict[str, Account]:
+    """The accounts with these ids, enabled or not: a running job keeps the credentials it was submitted with."""
+    rows = session.scalars(select(ProviderAccount).where(ProviderAccount.id.in_(list(account_ids))))
+    loaded = {}
+    for row in rows:
+        try:
+            secrets = unseal(row.credentials)
+        except CannotDecrypt:
+            log.error("account %s: SECRET_KEY has changed, its credentials cannot be read", row.name)
+            continue
+        loaded[row.id] = Account(
+            id=row.id,
+            provider=row.provider,
+            adapter=row.adapter,
+            credentials=Credentials(base_url=row.base_url, secrets=secrets),
+            version=row.updated_at.timestamp(),
+        )
+    return loaded
+
+
+# ---------------------------------------------------------------- health
+
+
+def succeeded(session: Session, account_id: str) -> None:
+    """The account answered properly: close its breaker."""
+    session.execute(
+        update(ProviderAccount)
+        .where(ProviderAccount.id == account_id, ProviderAccount.failures > 0)
+        .values(failures=0, open_until=0.0, trouble=None)
+    )
+
+
+def troubled(session: Session, account_id: str, trouble: Trouble, retry_after_s: float | None) -> None:
+    """The account could not take a job: pause it, longer each time.
+
+    A busy provider is not a broken one: that pauses without counting towards the breaker.
+    """
+    row = session.get(ProviderAccount, account_id, with_for_update=True)
+    if row is None:
+        return
+    if trouble is not Trouble.BUSY:
+        row.failures += 1
+    row.trouble = trouble
+    row.open_until = max(row.open_until, clock.epoch() + _pause_s(trouble, row.failures, retry_after_s))
+
+
+def _pause_s(trouble: Trouble, failures: int, retry_after_s: float | None) -> float:
+    if retry_after_s is not None:
+        return min(retry_after_s, _DEAD_PAUSE_S)
+    if trouble in (Trouble.CREDENTIALS, Trouble.BALANCE):
+        return _DEAD_PAUSE_S
+    if trouble is Trouble.BUSY:
+        return 1.0
+    over = failures - BREAKER_THRESHOLD
+    return min(2.0**over, _LONGEST_PAUSE_S) if over >= 0 else 0.0
+
+
+def other_account_may_serve(session: Session, model_adapters: Iterable[str], but: str) -> bool:
+    """Whether some other account could still take a job that `but` cannot (its key is wrong, its money gone)."""
+    dead = (Trouble.CREDENTIALS, Trouble.BALANCE)
+    others = session.scalars(
+        select(ProviderAccount).where(
+            ProviderAccount.adapter.in_(list(model_adapters)),
+            ProviderAccount.enabled,
+            ProviderAccount.id != but,
+        )
+    )
+    return any(row.trouble not in dead for row in others)
+
+
+# ---------------------------------------------------------------- the env accounts
+
+
+@dataclass(frozen=True, slots=True)
+class _EnvAccount:
+    adapter: str
+    base_url: str
+    secrets: dict[str, str]
+    max_concurrency: int | None
+
+
+def sync_env(session: Session, settings: Settings) -> None:
+    """Make the `env` accounts what the settings say; one whose settings are gone takes no new jobs."""
+    wanted = {account.adapter: account for account in _from_settings(settings) if _usable(account)}
+    known = {
+        row.adapter: row
+        for row in session.scalars(select(ProviderAccount).where(ProviderAccount.name.like("env:%")))
+    }
+    for adapter, row in known.items():
+        if adapter not in wanted and row.enabled:
+            row.enabled = False
+            row.updated_at = clock.now()
+    for adapter, account in wanted.items():
+        _write_env(session, known.get(adapter), account)
+
+
+def _from_settings(settings: Settings) -> list[_EnvAccount]:
+    def secrets(**fields: str) -> dict[str, str]:
+        values = {name: getattr(settings, field).get_secret_value() for name, field in fields.items()}
+        return {name: value for name, value in values.items() if value}
+
+    return [
+        _EnvAccount("midjourney", settings.midjourney_base_url,
+                    secrets(api_secret="midjourney_api_secret"), settings.midjourney_max_concurrency),
+        _EnvAccount("kling", settings.kling_base_url,
+                    secrets(access_key="kling_access_key", secret_key="kling_secret_key", api_key="kling_api_key"),
+                    settings.kling_max_concurrency),
+        _EnvAccount("jimeng", settings.jimeng_base_url,
+                    secrets(access_key="jimeng_access_key", secret_key="jimeng_secret_key"),
+                    settings.jimeng_max_concurrency),
+        _EnvAccount("bfl", settings.bfl_base_url, secrets(api_key="bfl_api_key"), settings.bfl_max_concurrency),
+        _EnvAccount("fal", settings.fal_base_url, secrets(key="fal_key"), settings.fal_max_concurrency),
+    ]  # fmt: skip
+
+
+def _usable(account: _EnvAccount) -> bool:
+    """Whether the settings hold what this API needs: a URL where it has no official one, and a whole set of keys."""
+    adapter = ADAPTERS[account.adapter]
+    if not (account.base_url or adapter.official_url):
+        return False
+    return adapter.usable(account.secrets)
+
+
+def _write_env(session: Session, row: ProviderAccount | None, account: _EnvAccount) -> None:
+    adapter = ADAPTERS[account.adapter]
+    base_url = account.base_url or adapter.official_url or ""
+    limit = account.max_concurrency or adapter.max_concurrency
+    now = clock.now()
+    if row is None:
+        row = ProviderAccount(
+            id=new_id("acc"), provider=adapter.provider, adapter=adapter.name, name=f"env:{adapter.name}",
+            base_url=base_url, credentials=seal(account.secrets), max_concurrency=limit, enabled=True,
+            weight=1, failures=0, open_until=0.0, created_at=now, updated_at=now,
+        )  # fmt: skip
+        session.add(row)
+        return
+    if _same(row, base_url, account.secrets):
+        row.max_concurrency = limit
+        row.enabled = True
+        return
+    row.base_url, row.credentials = base_url, seal(account.secrets)
+    row.max_concurrency, row.enabled, row.updated_at = limit, True, now
+    row.failures, row.open_until, row.trouble = 0, 0.0, None
+
+
+def _same(row: ProviderAccount, base_url: str, secrets: dict[str, str]) -> bool:
+    try:
+        return row.base_url == base_url and unseal(row.credentials) == secrets
+    except CannotDecrypt:
+        return False

@@ -1,0 +1,139 @@
+"""What users may call: the code's catalogue under the operator's say, prices, and the check of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from common import clock
+from common.errors import InvalidInput, UnknownModel
+from common.models import CatalogModel
+from common.providers.base import ModelSpec
+from common.providers.pricing import price_of
+from common.providers.registry import MODELS
+
+_REFRESH_S = 5.0
+_Overrides = dict[str, tuple[bool, Any]]
+_known: tuple[float, _Overrides] = (float("-inf"), {})
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model on sale, at its present price."""
+
+    spec: ModelSpec
+    price: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What one job would cost."""
+
+    credits: int
+    breakdown: list[dict[str, Any]]
+
+
+def offers(session: Session) -> list[Offer]:
+    """Every model on sale, in catalogue order."""
+    overrides = _overrides(session)
+    return [
+        Offer(spec, overrides.get(spec.id, (True, None))[1] or spec.price)
+        for spec in MODELS.values()
+        if overrides.get(spec.id, (True, None))[0]
+    ]
+
+
+def offer(session: Session, model_id: str) -> Offer:
+    """One model on sale. Raises UnknownModel."""
+    spec = MODELS.get(model_id)
+    enabled, price = _overrides(session).get(model_id, (True, None))
+    if spec is None or not enabled:
+        raise UnknownModel(f"There is no model {model_id[:100]!r}; GET /v1/models lists them.", param="model")
+    return Offer(spec, price or spec.price)
+
+
+def _overrides(session: Session) -> _Overrides:
+    """The operator's rows, read again every few seconds: prices change rarely, jobs come often."""
+    global _known  # noqa: PLW0603 - a cache of one value per process
+    read_at, overrides = _known
+    if clock.epoch() - read_at > _REFRESH_S:
+        rows = session.execute(select(CatalogModel.id, CatalogModel.enabled, CatalogModel.price))
+        overrides = {row.id: (row.enabled, row.price) for row in rows}
+        _known = (clock.epoch(), overrides)
+    return overrides
+
+
+def quote(offered: Offer, given: Mapping[str, Any]) -> Quote:
+    """The price of a checked input."""
+    credits, breakdown = price_of(dict(offered.price), with_defaults(offered.spec, given))
+    return Quote(credits, breakdown)
+
+
+def with_defaults(spec: ModelSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The input with the schema's defaults filled in: what adapters and prices work with."""
+    properties = spec.input_schema.get("properties", {})
+    defaults = {name: field["default"] for name, field in properties.items() if "default" in field}
+    return {**defaults, **given}
+
+
+def check_input(spec: ModelSpec, given: object) -> dict[str, Any]:
+    """The input, if it fits the model's JSON Schema. Raises InvalidInput that names the field."""
+    if not isinstance(given, dict):
+        raise InvalidInput("`input` must be an object.", param="input")
+    error = best_match(_validator(spec.id).iter_errors(given))
+    if error is not None:
+        raise InvalidInput(_sentence(error), param=_field(error))
+    return given
+
+
+@cache
+def _validator(model_id: str) -> Draft202012Validator:
+    return Draft202012Validator(MODELS[model_id].input_schema)
+
+
+def _field(error: ValidationError) -> str:
+    """The path of the field that is wrong, e.g. `input.prompt`."""
+    path = [str(part) for part in error.absolute_path]
+    if error.validator == "required":
+        path.append(next(name for name in error.validator_value if name not in error.instance))
+    if error.validator == "additionalProperties":
+        path.append(_strangers(error)[0])
+    return ".".join(["input", *path])[:200]
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong, without repeating a long value."""
+    name = _field(error)
+    match error.validator:
+        case "required":
+            return f"{name} is required."
+        case "additionalProperties":
+            return f"{name} is not an input of this model."
+        case "enum":
+            return f"{name} must be one of {', '.join(map(repr, error.validator_value))}."[:300]
+        case "type":
+            return f"{name} must be of type {error.validator_value}."
+        case rule:
+            return f"{name} does not fit: {rule} is {str(error.validator_value)[:100]}."
+
+
+def _strangers(error: ValidationError) -> list[str]:
+    known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+    return [str(name) for name in error.instance if name not in known]
+
+
+def sync(session: Session) -> list[str]:
+    """Give every model of the code a row that the operator can change. Returns the new ids."""
+    known = set(session.scalars(select(CatalogModel.id)))
+    new = [model_id for model_id in MODELS if model_id not in known]
+    session.add_all(
+        CatalogModel(id=model_id, enabled=True, price=None, updated_at=clock.now()) for model_id in new
+    )
+    return new

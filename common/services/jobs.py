@@ -1,0 +1,275 @@
+"""What a door may do with jobs: accept, show, list, cancel. What workers do with them is in `lifecycle`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from common import clock, queue
+from common.db import after_commit
+from common.errors import Conflict, InvalidInput, KeyReused, NotFound
+from common.ids import new_id
+from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
+from common.services import catalog, credits
+from common.services.lifecycle import finish
+from common.services.users import Actor
+from common.settings import settings
+from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
+
+LONGEST_DEADLINE_S = 86_400.0
+KEY_LIVES = timedelta(hours=24)
+_HINT_LIMIT = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What a client asks for; the shapes are checked by the door, the meaning here."""
+
+    model: str
+    input: Any
+    parent_id: str | None = None
+    webhook_url: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    deadline_s: float | None = None
+    tool_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A client's Idempotency-Key and the fingerprint of the body it came with."""
+
+    route: str
+    key: str
+    body_sha256: str
+
+
+# ---------------------------------------------------------------- accept
+
+
+def accept(session: Session, actor: Actor, new: NewJob, once: Once | None = None) -> tuple[Job, bool]:
+    """Accept a job: price frozen, credits held, row queued, all in this transaction; a nudge after the commit.
+
+    Returns the job and whether an Idempotency-Key had made it before. Raises UnknownModel, InvalidInput,
+    InsufficientCredits, KeyReused.
+    """
+    job_id = new_id("job")
+    if once is not None:
+        earlier = _claim_key(session, actor.user_id, once, job_id)
+        if earlier is not None:
+            return get(session, actor, earlier), True
+    offer = catalog.offer(session, new.model)
+    given = catalog.check_input(offer.spec, new.input)
+    parent = _parent(session, actor, new, offer.spec.provider)
+    price = catalog.quote(offer, given).credits
+    now = clock.now()
+    deadline_s = new.deadline_s or offer.spec.deadline_s or settings().job_deadline_s
+    values: dict[str, Any] = {
+        "id": job_id,
+        "user_id": actor.user_id,
+        "status": Status.QUEUED,
+        "provider": offer.spec.provider,
+        "model": new.model,
+        "action": given.get("action") or offer.spec.action,
+        "input": given,
+        "metadata_": new.metadata,
+        "priority": new.priority,
+        "parent_id": new.parent_id,
+        "tool_id": new.tool_id,
+        "webhook_url": new.webhook_url,
+        "price": price,
+        "charged": None,
+        "progress": 0,
+        "preview_url": None,
+        "actions": [],
+        "output": None,
+        "error": None,
+        "attempts": 0,
+        "late": False,
+        "deadline_at": now + timedelta(seconds=deadline_s),
+        "created_at": now,
+        "submitted_at": None,
+        "finished_at": None,
+    }
+    session.execute(insert(Job), [values])
+    session.execute(insert(JobStep), [{
+        "job_id": job_id,
+        "step": Step.SUBMIT,
+        "due_at": now.timestamp(),
+        "user_id": actor.user_id,
+        "model": new.model,
+        "priority": new.priority,
+        "created_at": now.timestamp(),
+        "deadline_at": now.timestamp() + deadline_s,
+        "slots": int(catalog.with_defaults(offer.spec, given).get(offer.spec.slots, 1)) if offer.spec.slots else 1,
+        "pinned_account_id": parent,
+        "failures": 0,
+    }])  # fmt: skip
+    credits.hold(session, actor.user_id, job_id, price)
+    after_commit(session, lambda: queue.nudge(Step.SUBMIT))
+    return Job(**values), False
+
+
+def _claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | None:
+    """Take the key for this job, or return the job that has it. Raises KeyReused for another body."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    row = {"user_id": user_id, "route": once.route, "key": once.key, "body_sha256": once.body_sha256,
+           "result_id": job_id, "created_at": clock.now()}  # fmt: skip
+    taken = session.execute(
+        dialect.insert(IdempotencyKey).values(row).on_conflict_do_nothing().returning(IdempotencyKey.key)
+    ).one_or_none()
+    if taken is not None:
+        return None
+    known = session.get_one(IdempotencyKey, (user_id, once.route, once.key))
+    if known.created_at < clock.now() - KEY_LIVES:
+        known.body_sha256, known.result_id, known.created_at = once.body_sha256, job_id, clock.now()
+        session.flush()
+        return None
+    if known.body_sha256 != once.body_sha256:
+        raise KeyReused(param="Idempotency-Key")
+    return known.result_id
+
+
+def _parent(session: Session, actor: Actor, new: NewJob, provider: str) -> str | None:
+    """The account that a follow-up has to use, or None. Raises InvalidInput where the parent does not fit."""
+    if new.parent_id is None:
+        if "action" in (new.input or {}):
+            raise InvalidInput("An action needs the `parent_id` of the job it acts on.", param="parent_id")
+        return None
+    parent = session.get(Job, new.parent_id)
+    if parent is None or parent.user_id != actor.user_id:
+        raise InvalidInput("There is no such job.", param="parent_id")
+    action = (new.input or {}).get("action")
+    if action is None:
+        return None
+    if parent.status != Status.SUCCEEDED or parent.provider != provider:
+        raise InvalidInput("The parent must be a succeeded job of the same provider.", param="parent_id")
+    if action not in [offered["id"] for offered in parent.actions]:
+        raise InvalidInput("The parent does not offer this action; see its `actions`.", param="input.action")
+    return session.scalar(
+        select(JobAttempt.account_id).where(
+            JobAttempt.job_id == parent.id, JobAttempt.outcome.in_((Outcome.ACCEPTED, Outcome.ADOPTED))
+        )
+    )
+
+
+# ---------------------------------------------------------------- show
+
+
+def get(session: Session, actor: Actor, job_id: str) -> Job:
+    """One of the actor's own jobs (an admin: anybody's). Raises NotFound."""
+    job = session.get(Job, job_id)
+    if job is None or (job.user_id != actor.user_id and not actor.is_admin):
+        raise NotFound("There is no such job.")
+    return job
+
+
+def status_of(session: Session, job_id: str) -> Status:
+    """Only the status, cheaply."""
+    return Status(session.scalars(select(Job.status).where(Job.id == job_id)).one())
+
+
+def artifacts(session: Session, job_ids: list[str]) -> dict[str, list[Artifact]]:
+    """The stored results of these jobs, in their order."""
+    found: dict[str, list[Artifact]] = {job_id: [] for job_id in job_ids}
+    query = select(Artifact).where(Artifact.job_id.in_(job_ids)).order_by(Artifact.job_id, Artifact.number)
+    for artifact in session.scalars(query):
+        found[artifact.job_id].append(artifact)
+    return found
+
+
+def page(
+    session: Session, actor: Actor, *, status: Status | None, model: str | None, limit: int, after: str | None
+) -> tuple[list[Job], bool]:
+    """The actor's jobs, newest first, from behind the job `after`; and whether there are more."""
+    query = select(Job).where(Job.user_id == actor.user_id)
+    if status is not None:
+        query = query.where(Job.status == status)
+    if model is not None:
+        query = query.where(Job.model == model)
+    if after is not None:
+        query = query.where(Job.id < after)
+    rows = list(session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)))
+    return rows[:limit], len(rows) > limit
+
+
+# ---------------------------------------------------------------- cancel
+
+
+def cancel(session: Session, actor: Actor, job_id: str) -> Job:
+    """Cancel at once what is not at a provider yet; ask a worker to cancel what is.
+
+    Raises NotFound, and Conflict for a finished job.
+    """
+    job = get(session, actor, job_id)
+    if job.status in TERMINAL:
+        raise Conflict("This job is finished already.")
+    now = clock.epoch()
+    waiting = session.execute(
+        update(JobStep)
+        .where(JobStep.job_id == job_id, JobStep.step == Step.SUBMIT, JobStep.attempt_id.is_(None))
+        .values(cancel_at=now)
+        .returning(JobStep.job_id)
+    ).one_or_none()
+    if waiting is not None:
+        finish(
+            session,
+            job_id,
+            Status.CANCELED,
+            spent=0,
+            code=ErrorCode.CANCELED,
+            message="Canceled by the user.",
+        )
+        session.refresh(job)
+        return job
+    session.execute(
+        update(JobStep).where(JobStep.job_id == job_id, JobStep.cancel_at.is_(None)).values(cancel_at=now)
+    )
+    session.execute(
+        update(JobStep).where(JobStep.job_id == job_id, JobStep.lease_token.is_(None)).values(due_at=now)
+    )
+    for step in (Step.POLL, Step.STORE, Step.RECONCILE):
+        after_commit(session, lambda step=step: queue.nudge(step))  # type: ignore[misc]
+    session.refresh(job)
+    return job
+
+
+def called_back(session: Session, token: str, body: dict[str, Any] | None = None) -> str | None:
+    """A provider called: look at its job now. Returns the job's id, or None for a token we never gave.
+
+    The body is believed in nothing. Where the submit's answer is still missing it is kept as a hint for whoever
+    looks for the lost submit; what it claims is then asked of the provider itself.
+    """
+    row = session.execute(
+        select(JobAttempt.id, JobAttempt.job_id, JobAttempt.outcome, JobAttempt.memo).where(
+            JobAttempt.callback_token == token
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.outcome in (Outcome.SENT, Outcome.UNKNOWN) and body and len(str(body)) <= _HINT_LIMIT:
+        session.execute(
+            update(JobAttempt)
+            .where(JobAttempt.id == row.id)
+            .values(memo={**(row.memo or {}), "callback": body})
+        )
+    woken = session.execute(
+        update(JobStep)
+        .where(
+            JobStep.attempt_id == row.id,
+            JobStep.job_id == row.job_id,
+            JobStep.lease_token.is_(None),
+            JobStep.step.in_((Step.POLL, Step.RECONCILE)),
+        )
+        .values(due_at=clock.epoch())
+        .returning(JobStep.step)
+    ).one_or_none()
+    if woken is not None:
+        step = Step(woken.step)
+        after_commit(session, lambda: queue.nudge(step))
+    return str(row.job_id)

@@ -1,0 +1,565 @@
+"""Every change of a job's status after it was accepted, and nowhere else.
+
+Workers claim (`claims`), call the outside world with no transaction open, and report what they saw here.
+Each report is fenced: it counts only while the worker still holds its lease. `finish` is the only way out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, case, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from common import clock, queue
+from common.db import after_commit
+from common.errors import LeaseLost
+from common.ids import new_id
+from common.models import Artifact, Job, JobAttempt, JobEvent, JobStep
+from common.providers.base import (
+    Accepted,
+    Failed,
+    NotAccepted,
+    NoVerdict,
+    Output,
+    Rejected,
+    Running,
+    Succeeded,
+    Trouble,
+    Unknown,
+)
+from common.providers.registry import MODELS, adapters_for
+from common.services import accounts, credits, webhooks
+from common.services.claims import Claim
+from common.settings import settings
+from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
+
+GONE_LIMIT = 5  # times in a row that a provider denies a job before that is a verdict
+LATE_WINDOW_S = 6 * 3600.0  # how long a timed-out or canceled generation is still watched for its result
+LATE_POLL_S = 30.0
+_LONGEST_BACKOFF_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One result that is safely in the operator's storage."""
+
+    number: int
+    kind: str
+    key: str
+    url: str | None
+    thumbnail_key: str | None
+    content_type: str
+    bytes: int
+    sha256: str
+    width: int | None
+    height: int | None
+    duration_s: float | None
+
+
+# ---------------------------------------------------------------- submit
+
+
+def sending(session: Session, claims: Sequence[Claim]) -> list[Claim]:
+    """Write down, before anything is sent, that it may have been. Returns the claims still held."""
+    held = still_held(session, claims)
+    if held:
+        session.execute(
+            update(JobAttempt)
+            .where(JobAttempt.id.in_([claim.attempt_id for claim in held]))
+            .values(outcome=Outcome.SENT, sent_at=clock.now())
+        )
+    return held
+
+
+def accepted(session: Session, claim: Claim, verdict: Accepted, *, adopted: bool = False) -> None:
+    """The provider has the job: poll it from now on."""
+    spec = MODELS[claim.model]
+    outcome = Outcome.ADOPTED if adopted else Outcome.ACCEPTED
+    _release(session, claim, step=Step.POLL, due_in_s=_first_poll_s(spec.first_poll_s), failures=0)
+    _answer(
+        session, claim, outcome, provider_ref=verdict.provider_ref, memo=dict(verdict.memo), cost=verdict.cost
+    )
+    _advance(session, claim.job_id, Status.RUNNING, submitted_at=clock.now())
+    if adopted:
+        note(session, claim.job_id, "adopted", f"found again as {verdict.provider_ref}")
+    accounts.succeeded(session, claim.account_id)
+
+
+def rejected(session: Session, claim: Claim, verdict: Rejected) -> None:
+    """A definite no: the job fails and costs nothing."""
+    _fence(session, claim)
+    _answer(session, claim, Outcome.REJECTED, error_code=verdict.code, error_message=verdict.message)
+    finish(session, claim.job_id, Status.FAILED, spent=0, code=verdict.code, message=verdict.message)
+    accounts.succeeded(session, claim.account_id)
+
+
+def not_accepted(session: Session, claim: Claim, verdict: NotAccepted) -> None:
+    """Provably nothing was started: back to the queue, unless no account could ever take it."""
+    code = _TROUBLE_CODES[verdict.trouble]
+    accounts.troubled(session, claim.account_id, verdict.trouble, verdict.retry_after_s)
+    _answer(session, claim, Outcome.REJECTED, error_code=code, error_message=verdict.message)
+    hopeless = verdict.trouble in (
+        Trouble.CREDENTIALS,
+        Trouble.BALANCE,
+    ) and not accounts.other_account_may_serve(session, adapters_for(claim.model), but=claim.account_id)
+    if hopeless:
+        _fence(session, claim)
+        finish(
+            session, claim.job_id, Status.FAILED, spent=0, code=code, message=verdict.message, retryable=True
+        )
+        return
+    back_to_queue(session, claim, verdict.retry_after_s)
+
+
+_TROUBLE_CODES = {
+    Trouble.BUSY: ErrorCode.PROVIDER_UNAVAILABLE,
+    Trouble.DOWN: ErrorCode.PROVIDER_UNAVAILABLE,
+    Trouble.CREDENTIALS: ErrorCode.PROVIDER_UNAVAILABLE,
+    Trouble.BALANCE: ErrorCode.ACCOUNT_EXHAUSTED,
+}
+
+
+def back_to_queue(session: Session, claim: Claim, retry_after_s: float | None = None) -> None:
+    """Give up this attempt's account and wait for another turn; or end, if the user has canceled meanwhile."""
+    delay = retry_after_s if retry_after_s is not None else _backoff_s(claim.failures)
+    canceled = _release(
+        session,
+        claim,
+        step=Step.SUBMIT,
+        due_in_s=delay,
+        failures=claim.failures + 1,
+        account_id=None,
+        attempt_id=None,
+    )
+    _queue_or_cancel(session, claim.job_id, canceled=canceled)
+
+
+def _queue_or_cancel(session: Session, job_id: str, *, canceled: bool) -> None:
+    if canceled:
+        finish(session, job_id, Status.CANCELED, spent=0, code=ErrorCode.CANCELED, message=CANCELED)
+    else:
+        _advance(session, job_id, Status.QUEUED)
+
+
+def unknown(session: Session, claim: Claim, verdict: Unknown) -> None:
+    """It may have been accepted: never send it again, look for it instead."""
+    _release(session, claim, step=Step.RECONCILE, due_in_s=1.0, failures=0)
+    _answer(session, claim, Outcome.UNKNOWN, error_message=verdict.message)
+    note(session, claim.job_id, "submit_unknown", verdict.message)
+    after_commit(session, lambda: queue.nudge(Step.RECONCILE))
+
+
+def not_found_yet(session: Session, claim: Claim, *, can_appear: bool) -> None:
+    """A lost submit was looked for in vain: look again, until the window has closed."""
+    sent_at = session.scalars(select(JobAttempt.sent_at).where(JobAttempt.id == claim.attempt_id)).one()
+    age_s = clock.epoch() - sent_at.timestamp() if sent_at else settings().reconcile_window_s
+    if can_appear and age_s < settings().reconcile_window_s:
+        _release(session, claim, step=Step.RECONCILE, due_in_s=min(5.0, 1.0 + claim.failures),
+                 failures=claim.failures + 1)  # fmt: skip
+        return
+    _fence(session, claim)
+    _answer(session, claim, Outcome.ABANDONED, error_code=ErrorCode.SUBMIT_UNKNOWN)
+    finish(session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.SUBMIT_UNKNOWN, retryable=True,
+           message="The provider did not say whether it accepted this job, and it could not be found there.")  # fmt: skip
+
+
+# ---------------------------------------------------------------- poll
+
+
+def still_running(session: Session, looked: Sequence[tuple[Claim, Running]]) -> None:
+    """The common case, for a whole batch at once: look again later; write progress only where it changed."""
+    now = clock.epoch()
+    session.connection().execute(
+        update(JobStep.__table__)  # type: ignore[arg-type]
+        .where(
+            JobStep.__table__.c.job_id == bindparam("of_job"),
+            JobStep.__table__.c.lease_token == bindparam("held"),
+        )
+        .values(
+            due_at=case((JobStep.__table__.c.cancel_at.is_not(None), now), else_=bindparam("again_at")),
+            lease_token=None,
+            failures=0,
+        ),
+        [
+            {"of_job": claim.job_id, "held": claim.token, "again_at": now + _interval_s(claim)}
+            for claim, _ in looked
+        ],
+    )
+    for claim, seen in looked:
+        if seen.progress is not None or seen.preview_url is not None:
+            _progressed(session, claim.job_id, seen)
+
+
+def _progressed(session: Session, job_id: str, seen: Running) -> None:
+    values: dict[str, Any] = {}
+    if seen.progress is not None:
+        values["progress"] = max(0, min(99, seen.progress))
+    if seen.preview_url is not None:
+        values["preview_url"] = seen.preview_url
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.status == Status.RUNNING)
+        .where(
+            *[]
+            if "progress" not in values
+            else [(Job.progress < values["progress"]) | (seen.preview_url is not None)]
+        )
+        .values(values)
+    )
+
+
+def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
+    """The provider is done: keep what it made, then store it; or finish at once where there is no media."""
+    tokens = {action.id: action.token for action in verdict.actions}
+    memo = session.scalars(select(JobAttempt.memo).where(JobAttempt.id == claim.attempt_id)).one()
+    values: dict[str, Any] = {
+        "outputs": [
+            {**asdict(output), "expires_at": clock.epoch() + output.lives_s} for output in verdict.outputs
+        ],
+        "memo": {**(memo or {}), "actions": tokens},
+    }
+    if verdict.cost is not None:
+        values["cost"] = verdict.cost
+    session.execute(update(JobAttempt).where(JobAttempt.id == claim.attempt_id).values(values))
+    offered = [{"id": action.id, "label": action.label} for action in verdict.actions]
+    session.execute(update(Job).where(Job.id == claim.job_id).values(actions=offered, output=verdict.output))
+    if not verdict.outputs:
+        _fence(session, claim)
+        finish(session, claim.job_id, Status.SUCCEEDED, spent=None)
+        return
+    first_dies = clock.epoch() + min(output.lives_s for output in verdict.outputs)
+    _release(session, claim, step=Step.STORE, due_in_s=0, failures=0, expires_at=first_dies)
+    _advance(session, claim.job_id, Status.STORING, progress=99)
+    after_commit(session, lambda: queue.nudge(Step.STORE))
+
+
+def failed(session: Session, claim: Claim, verdict: Failed) -> None:
+    """The provider's final no: the job fails and costs nothing."""
+    _fence(session, claim)
+    _answer_error(session, claim, verdict.code, verdict.message)
+    if not finish(session, claim.job_id, Status.FAILED, spent=0, code=verdict.code, message=verdict.message,
+                  retryable=verdict.retryable):  # fmt: skip
+        _forget(session, claim.job_id)
+
+
+def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
+    """A look that told nothing: keep the state and look again, less often; repeated denial is a failure."""
+    failures = claim.failures + 1
+    if seen.gone and failures >= GONE_LIMIT:
+        failed(
+            session,
+            claim,
+            Failed(code=ErrorCode.PROVIDER_FAILED, message=f"The provider lost this job: {seen.message}"),
+        )
+        return
+    delay = (
+        seen.retry_after_s
+        if seen.retry_after_s is not None
+        else max(_interval_s(claim), _backoff_s(failures - 1))
+    )
+    _release(session, claim, step=Step.POLL, due_in_s=delay, failures=failures)
+
+
+def cancel_answered(session: Session, claim: Claim, *, confirmed: bool) -> None:
+    """The provider was asked to stop. Confirmed: free. Otherwise the operator's rule, and the result is kept if it comes."""
+    if confirmed:
+        _fence(session, claim)
+        finish(session, claim.job_id, Status.CANCELED, spent=0, code=ErrorCode.CANCELED, message=CANCELED)
+        return
+    spent = None if settings().cancel_charge == "full" else 0
+    _release(session, claim, step=claim.step, due_in_s=LATE_POLL_S, failures=0)
+    finish(
+        session,
+        claim.job_id,
+        Status.CANCELED,
+        spent=spent,
+        code=ErrorCode.CANCELED,
+        message=CANCELED,
+        watch=True,
+    )
+
+
+CANCELED = "Canceled by the user."
+
+
+# ---------------------------------------------------------------- store
+
+
+def stored(session: Session, claim: Claim, results: Iterable[Stored]) -> None:
+    """Every output is in storage: the job has succeeded (or, if it had ended before, got its late result)."""
+    _fence(session, claim)
+    _keep(session, claim, results)
+    if finish(session, claim.job_id, Status.SUCCEEDED, spent=None):
+        return
+    session.execute(update(Job).where(Job.id == claim.job_id).values(late=True))
+    note(
+        session,
+        claim.job_id,
+        "late_success",
+        "the result came after the job had ended; it is kept, not charged",
+    )
+    _forget(session, claim.job_id)
+
+
+def partly_stored(
+    session: Session, claim: Claim, results: Iterable[Stored], retry_in_s: float | None = None
+) -> None:
+    """Something did not work this time: keep what is stored, try the rest again later."""
+    delay = retry_in_s if retry_in_s is not None else _backoff_s(claim.failures)
+    _release(session, claim, step=Step.STORE, due_in_s=delay, failures=claim.failures + 1)
+    _keep(session, claim, results)
+
+
+def unstorable(session: Session, claim: Claim, results: Iterable[Stored], message: str) -> None:
+    """The source is gone for good: the job fails and costs nothing; what was stored stays."""
+    _fence(session, claim)
+    _keep(session, claim, results)
+    if not finish(
+        session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.STORAGE_FAILED, message=message
+    ):
+        _forget(session, claim.job_id)
+
+
+def _keep(session: Session, claim: Claim, results: Iterable[Stored]) -> None:
+    rows = [{"id": new_id("art"), "job_id": claim.job_id, "created_at": clock.now(), **asdict(result)}
+            for result in results]  # fmt: skip
+    if rows:
+        session.execute(insert(Artifact), rows)
+
+
+# ---------------------------------------------------------------- the way out
+
+
+def finish(
+    session: Session, job_id: str, status: Status, *, spent: int | None, code: str | None = None,
+    message: str | None = None, retryable: bool = False, watch: bool = False,
+) -> bool:  # fmt: skip
+    """End a job: status, settlement and webhooks together. `spent` None takes the whole price.
+
+    Returns False, changing nothing, if the job has ended before. With `watch` its step stays, so that a result
+    which comes after all is kept.
+    """
+    error = {"code": code, "message": (message or "")[:2000], "retryable": retryable} if code else None
+    values: dict[str, Any] = {"status": status, "finished_at": clock.now(), "error": error}
+    if status is Status.SUCCEEDED:
+        values["progress"] = 100
+    job = session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.status.not_in(TERMINAL))
+        .values(values)
+        .returning(Job.user_id, Job.price, Job.webhook_url)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if job is None:
+        return False
+    charge = job.price if spent is None else min(spent, job.price)
+    credits.settle(session, job_id, spent=charge)
+    session.execute(update(Job).where(Job.id == job_id).values(charged=charge))
+    webhooks.owe(session, job_id, job.user_id, status, job.webhook_url)
+    if watch:
+        session.execute(
+            update(JobStep)
+            .where(JobStep.job_id == job_id)
+            .values(cancel_at=None, deadline_at=clock.epoch() + LATE_WINDOW_S)
+        )
+    else:
+        _forget(session, job_id)
+    return True
+
+
+def note(session: Session, job_id: str, kind: str, detail: str) -> None:
+    """Remember something for the job's timeline."""
+    session.add(
+        JobEvent(id=new_id("evt"), job_id=job_id, kind=kind, detail=detail[:2000], created_at=clock.now())
+    )
+
+
+# ---------------------------------------------------------------- deadlines
+
+
+def past_deadline(session: Session, limit: int = 200) -> int:
+    """End what has waited too long and is in nobody's hands. Returns how many rows were looked at.
+
+    Queued: failed, free. Lost submit: failed as unknown. Running: failed, free, and still watched. A watched one
+    whose window is over is forgotten. What is being stored has no deadline: its source's life is the limit.
+    """
+    now = clock.epoch()
+    rows = session.execute(
+        select(JobStep.job_id, JobStep.step, JobStep.attempt_id, Job.status)
+        .join(Job, Job.id == JobStep.job_id)
+        .where(
+            JobStep.deadline_at <= now,
+            JobStep.step != Step.STORE,
+            JobStep.lease_token.is_(None) | (JobStep.due_at <= now),
+        )
+        .order_by(JobStep.deadline_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=JobStep)
+    ).all()
+    for row in rows:
+        _end_late(session, row.job_id, Step(row.step), row.attempt_id, Status(row.status))
+    return len(rows)
+
+
+def _end_late(session: Session, job_id: str, step: Step, attempt_id: str | None, status: Status) -> None:
+    if status in TERMINAL:
+        _forget(session, job_id)
+    elif step is Step.POLL:
+        session.execute(update(JobStep).where(JobStep.job_id == job_id).values(lease_token=None))
+        finish(session, job_id, Status.FAILED, spent=0, code=ErrorCode.TIMEOUT, retryable=True, watch=True,
+               message="The provider did not finish before this job's deadline.")  # fmt: skip
+    elif step is Step.SUBMIT and attempt_id is None:
+        finish(session, job_id, Status.FAILED, spent=0, code=ErrorCode.TIMEOUT, retryable=True,
+               message="No provider account could take this job before its deadline.")  # fmt: skip
+    # A submit in flight and a lost one are decided by their own rules, soon and without looking at the deadline.
+
+
+# ---------------------------------------------------------------- submits that a worker left behind
+
+
+def recover(session: Session, limit: int = 100) -> int:
+    """Decide about submits whose worker died: one not yet `sent` goes back to the queue, the others are lost.
+
+    Returns how many there were.
+    """
+    rows = session.execute(
+        select(JobStep.job_id, JobStep.attempt_id, JobStep.cancel_at, JobAttempt.outcome)
+        .join(JobAttempt, JobAttempt.id == JobStep.attempt_id)
+        .where(JobStep.step == Step.SUBMIT, JobStep.due_at <= clock.epoch())
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=JobStep)
+    ).all()
+    for row in rows:
+        if row.outcome == Outcome.INTENT:
+            _left_unsent(session, row.job_id, row.attempt_id, canceled=row.cancel_at is not None)
+        else:
+            _left_sent(session, row.job_id, row.attempt_id)
+    return len(rows)
+
+
+def _left_unsent(session: Session, job_id: str, attempt_id: str, *, canceled: bool) -> None:
+    _close_attempt(session, attempt_id, Outcome.REJECTED, "The worker stopped before anything was sent.")
+    _reset_step(session, job_id, account_id=None, attempt_id=None)
+    _queue_or_cancel(session, job_id, canceled=canceled)
+
+
+def _left_sent(session: Session, job_id: str, attempt_id: str) -> None:
+    message = "The worker stopped before it could write down the provider's answer."
+    _close_attempt(session, attempt_id, Outcome.UNKNOWN, message)
+    _reset_step(session, job_id, step=Step.RECONCILE, failures=0)
+    note(session, job_id, "submit_unknown", message)
+
+
+def _close_attempt(session: Session, attempt_id: str, outcome: Outcome, message: str) -> None:
+    session.execute(
+        update(JobAttempt).where(JobAttempt.id == attempt_id).values(outcome=outcome, error_message=message)
+    )
+
+
+def _reset_step(session: Session, job_id: str, **values: Any) -> None:
+    session.execute(
+        update(JobStep)
+        .where(JobStep.job_id == job_id)
+        .values(lease_token=None, due_at=clock.epoch(), **values)
+    )
+
+
+# ---------------------------------------------------------------- fences and small steps
+
+
+def still_held(session: Session, claims: Sequence[Claim]) -> list[Claim]:
+    """Those of the claims whose lease is still theirs; their rows stay locked until the transaction ends."""
+    tokens = {claim.job_id: claim.token for claim in claims}
+    rows = session.execute(
+        select(JobStep.job_id, JobStep.lease_token).where(JobStep.job_id.in_(tokens)).with_for_update()
+    )
+    held = {row.job_id for row in rows if row.lease_token == tokens[row.job_id]}
+    return [claim for claim in claims if claim.job_id in held]
+
+
+def _fence(session: Session, claim: Claim) -> None:
+    """Raise LeaseLost unless the worker still holds this step."""
+    if not still_held(session, [claim]):
+        raise LeaseLost(claim.job_id)
+
+
+def _release(session: Session, claim: Claim, *, step: Step, due_in_s: float, **values: Any) -> bool:
+    """Put the lease down and say what comes next and when: at once where the user wants to cancel.
+
+    Returns whether the user does. Raises LeaseLost if the step was somebody else's already.
+    """
+    now = clock.epoch()
+    put_down = session.execute(
+        update(JobStep)
+        .where(JobStep.job_id == claim.job_id, JobStep.lease_token == claim.token)
+        .values(
+            step=step,
+            due_at=case((JobStep.cancel_at.is_not(None), now), else_=now + due_in_s),
+            lease_token=None,
+            **values,
+        )
+        .returning(JobStep.cancel_at)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if put_down is None:
+        raise LeaseLost(claim.job_id)
+    return put_down.cancel_at is not None
+
+
+def _advance(session: Session, job_id: str, status: Status, **values: Any) -> None:
+    """Move a job that has not ended; one that has keeps its end."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.status.not_in(TERMINAL))
+        .values(status=status, **values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _answer(session: Session, claim: Claim, outcome: Outcome, **values: Any) -> None:
+    if "error_message" in values:
+        values["error_message"] = values["error_message"][:2000]
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.id == claim.attempt_id)
+        .values(outcome=outcome, answered_at=clock.now(), **values)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _answer_error(session: Session, claim: Claim, code: str, message: str) -> None:
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.id == claim.attempt_id)
+        .values(error_code=code, error_message=message[:2000])
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _forget(session: Session, job_id: str) -> None:
+    session.execute(delete(JobStep).where(JobStep.job_id == job_id))
+
+
+def _interval_s(claim: Claim) -> float:
+    """When to look again: the model's rhythm, spread a little so that a cohort does not march in step."""
+    every = settings().poll_interval_s or MODELS[claim.model].poll_every_s
+    if claim.finished:
+        every = max(every, LATE_POLL_S)
+    return every * random.uniform(0.9, 1.1)  # noqa: S311
+
+
+def _first_poll_s(model_s: float) -> float:
+    return settings().poll_interval_s or model_s
+
+
+def _backoff_s(failures: int) -> float:
+    return float(min(2.0**failures, _LONGEST_BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def outputs_of(raw: Sequence[dict[str, Any]]) -> list[Output]:
+    """The attempt's kept outputs as values again."""
+    return [Output(**{name: value for name, value in item.items() if name != "expires_at"}) for item in raw]

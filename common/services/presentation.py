@@ -1,0 +1,72 @@
+"""The objects that users see, in answers and in webhooks alike. Values only; nothing is read from tables here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from common.clock import iso
+from common.models import Artifact, Job, LedgerEntry
+from common.settings import settings
+from common.storage import storage
+
+
+def job_object(job: Job, artifacts: list[Artifact]) -> dict[str, Any]:
+    """A job as the API shows it (DESIGN section 6)."""
+    base = f"{settings().public_url}/v1/jobs/{job.id}"
+    return {
+        "id": job.id,
+        "object": "job",
+        "status": job.status,
+        "provider": job.provider,
+        "model": job.model,
+        "action": job.action,
+        "input": job.input,
+        "progress": job.progress,
+        "preview_url": job.preview_url,
+        "parent_id": job.parent_id,
+        "artifacts": [artifact_object(artifact) for artifact in artifacts],
+        "actions": job.actions or [],
+        "output": job.output,
+        "error": job.error,
+        "cost": {"held": job.price, "charged": job.charged},
+        "metadata": job.metadata_ or {},
+        "attempts": job.attempts,
+        "late": bool(job.late),
+        "created_at": iso(job.created_at),
+        "submitted_at": iso(job.submitted_at),
+        "finished_at": iso(job.finished_at),
+        "urls": {"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel"},
+    }
+
+
+def artifact_object(artifact: Artifact) -> dict[str, Any]:
+    """A stored result; its URL is made anew on every read, so a signed one is never kept."""
+    return {
+        "id": artifact.id,
+        "kind": artifact.kind,
+        "url": storage().read_url(artifact.key),
+        "thumbnail_url": storage().read_url(artifact.thumbnail_key) if artifact.thumbnail_key else None,
+        "content_type": artifact.content_type,
+        "bytes": artifact.bytes,
+        "width": artifact.width,
+        "height": artifact.height,
+        "duration_s": artifact.duration_s,
+        "sha256": artifact.sha256,
+    }
+
+
+def entry_object(entry: LedgerEntry) -> dict[str, Any]:
+    """A line of credit history."""
+    return {
+        "id": entry.id,
+        "object": "ledger_entry",
+        "kind": entry.kind,
+        "amount": entry.amount,
+        "available_delta": entry.available_delta,
+        "held_delta": entry.held_delta,
+        "available_after": entry.available_after,
+        "held_after": entry.held_after,
+        "job_id": entry.job_id,
+        "note": entry.note,
+        "created_at": iso(entry.created_at),
+    }

@@ -1,0 +1,260 @@
+"""Users, their passwords and tokens, and who is asking."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+
+import argon2
+import bcrypt
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from common import clock
+from common.crypto import fingerprint
+from common.errors import (
+    AwaitingApproval,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    Unauthenticated,
+    WrongCredentials,
+)
+from common.ids import new_id
+from common.models import ApiToken, Auth, User
+from common.words import Role
+
+SESSION_DAYS = 7
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_BCRYPT_LIMIT = 72  # bytes; what is behind them would silently not count
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who is asking."""
+
+    user_id: str
+    email: str
+    name: str
+    role: Role
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role is Role.ADMIN
+
+
+# ---------------------------------------------------------------- who is asking
+
+
+def authenticate(session: Session, token: str) -> Actor:
+    """The actor behind a Bearer token: one of ours, or a key that Open WebUI gave (`user.api_key`)."""
+    row = session.execute(
+        select(User, ApiToken.expires_at)
+        .join(ApiToken, ApiToken.user_id == User.id)
+        .where(ApiToken.fingerprint == fingerprint(token))
+    ).one_or_none()
+    if row is not None:
+        user, expires_at = row
+        if expires_at is not None and expires_at <= clock.now():
+            raise Unauthenticated("This token has expired; sign in again.")
+        return actor_of(user)
+    legacy = session.scalars(select(User).where(User.api_key == token)).one_or_none()
+    if legacy is None:
+        raise Unauthenticated
+    return actor_of(legacy)
+
+
+def actor_of(user: User) -> Actor:
+    """The user as an actor. Raises AwaitingApproval for a pending one, whatever the token."""
+    role = Role(user.role) if user.role in set(Role) else Role.PENDING
+    if role is Role.PENDING:
+        raise AwaitingApproval
+    return Actor(user.id, user.email, user.name, role)
+
+
+def sign_in(session: Session, email: str, password: str) -> tuple[str, datetime, User]:
+    """A new session token, its end, and the user. Unknown e-mail and wrong password are the same answer."""
+    auth = session.scalars(select(Auth).where(func.lower(Auth.email) == email.lower()).limit(1)).one_or_none()
+    matches = _matches(password, auth.password if auth else _decoy())
+    user = session.get(User, auth.id) if auth else None
+    if auth is None or user is None or not matches or not auth.active:
+        raise WrongCredentials
+    actor_of(user)
+    token, row = _new_token(user.id, "sign-in", clock.now() + timedelta(days=SESSION_DAYS))
+    session.add(row)
+    assert row.expires_at is not None
+    return token, row.expires_at, user
+
+
+def _matches(password: str, stored: str) -> bool:
+    """Whether the password is the one behind a bcrypt or argon2 hash."""
+    if stored.startswith("$argon2"):
+        try:
+            return argon2.PasswordHasher().verify(stored, password)
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+            return False
+    try:
+        return bcrypt.checkpw(password.encode()[:_BCRYPT_LIMIT], stored.encode())
+    except ValueError:
+        return False
+
+
+@cache
+def _decoy() -> str:
+    """A hash to compare with when there is no such user, so that both answers take the same time."""
+    return _hash(secrets.token_hex(16))
+
+
+def _hash(password: str) -> str:
+    """bcrypt: the one hash that every release of Open WebUI on the same database can check."""
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt()).decode()
+
+
+# ---------------------------------------------------------------- users
+
+
+def create_user(
+    session: Session, *, email: str, name: str = "", role: Role = Role.USER, password: str | None = None
+) -> User:
+    """A new user; without a password they can only use tokens. Raises InvalidInput or Conflict."""
+    email = _checked_email(email)
+    if session.scalar(select(User.id).where(func.lower(User.email) == email).limit(1)):
+        raise Conflict(f"There is already a user with the e-mail {email}.")
+    now = int(clock.epoch())
+    user = User(
+        id=str(uuid.uuid4()),
+        name=(name or email.partition("@")[0])[:255],
+        email=email,
+        role=role,
+        profile_image_url="/user.png",
+        created_at=now,
+        updated_at=now,
+        last_active_at=now,
+    )
+    stored = _hash(_checked_password(password)) if password else "!"
+    session.add_all([user, Auth(id=user.id, email=email, password=stored, active=True)])
+    session.flush()
+    return user
+
+
+def _checked_email(email: str) -> str:
+    email = email.strip().lower()
+    if not _EMAIL.fullmatch(email) or len(email) > 255:
+        raise InvalidInput("This is not an e-mail address.", param="email")
+    return email
+
+
+def _checked_password(password: str) -> str:
+    if len(password) < 8 or len(password.encode()) > _BCRYPT_LIMIT:
+        raise InvalidInput("A password has 8 characters to 72 bytes.", param="password")
+    return password
+
+
+def get_user(session: Session, user_id: str) -> User:
+    """The user, or NotFound."""
+    user = session.get(User, user_id)
+    if user is None:
+        raise NotFound("There is no such user.")
+    return user
+
+
+def find_user(session: Session, email: str) -> User:
+    """The user with this e-mail, or NotFound."""
+    user = session.scalars(
+        select(User).where(func.lower(User.email) == email.strip().lower()).limit(1)
+    ).first()
+    if user is None:
+        raise NotFound(f"There is no user with the e-mail {email}.")
+    return user
+
+
+def list_users(session: Session, *, limit: int, after: str | None) -> list[User]:
+    """Users, oldest first, from behind the user `after`."""
+    query = select(User).order_by(User.created_at, User.id).limit(limit)
+    if after:
+        last = get_user(session, after)
+        query = query.where(
+            or_(User.created_at > last.created_at, (User.created_at == last.created_at) & (User.id > last.id))
+        )
+    return list(session.scalars(query))
+
+
+def change_user(
+    session: Session, user_id: str, *, name: str | None = None, role: Role | None = None,
+    email: str | None = None, password: str | None = None,
+) -> User:  # fmt: skip
+    """Change what is given. Raises NotFound, InvalidInput or Conflict."""
+    user = get_user(session, user_id)
+    auth = session.get(Auth, user_id)
+    if email is not None and _checked_email(email) != user.email.lower():
+        email = _checked_email(email)
+        if session.scalar(select(User.id).where(func.lower(User.email) == email).limit(1)):
+            raise Conflict(f"There is already a user with the e-mail {email}.")
+        user.email = email
+        if auth is not None:
+            auth.email = email
+    if name is not None:
+        user.name = name[:255]
+    if role is not None:
+        user.role = role
+    if password is not None:
+        stored = _hash(_checked_password(password))
+        if auth is None:
+            session.add(Auth(id=user.id, email=user.email, password=stored, active=True))
+        else:
+            auth.password = stored
+    user.updated_at = int(clock.epoch())
+    session.flush()
+    return user
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def create_token(
+    session: Session, user_id: str, name: str, *, token: str | None = None
+) -> tuple[str, ApiToken]:
+    """A new token (or the operator's own, `token`): the secret, which is not kept, and its row."""
+    secret, row = _new_token(user_id, name, None, token)
+    session.add(row)
+    session.flush()
+    return secret, row
+
+
+def _new_token(
+    user_id: str, name: str, expires_at: datetime | None, token: str | None = None
+) -> tuple[str, ApiToken]:
+    secret = token or "sk-" + secrets.token_urlsafe(32)
+    row = ApiToken(
+        id=new_id("tok"),
+        user_id=user_id,
+        name=name,
+        fingerprint=fingerprint(secret),
+        expires_at=expires_at,
+        created_at=clock.now(),
+    )
+    return secret, row
+
+
+def list_tokens(session: Session, user_id: str) -> list[ApiToken]:
+    """The user's lasting tokens, newest first (sign-ins are not listed)."""
+    query = select(ApiToken).where(ApiToken.user_id == user_id, ApiToken.expires_at.is_(None))
+    return list(session.scalars(query.order_by(ApiToken.id.desc()).limit(1000)))
+
+
+def delete_token(session: Session, user_id: str, token_id: str) -> None:
+    """Revoke a token of this user. Raises NotFound."""
+    gone = session.execute(
+        delete(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == user_id).returning(ApiToken.id)
+    ).one_or_none()
+    if gone is None:
+        raise NotFound("There is no such token.")
+
+
+def forget_expired_tokens(session: Session) -> None:
+    """Remove sign-ins whose time is over."""
+    session.execute(delete(ApiToken).where(ApiToken.expires_at < clock.now()))

@@ -1,0 +1,73 @@
+"""The closed sets of words that rows, rooms and clients share."""
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """The life of a job."""
+
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    STORING = "storing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
+
+
+class Step(StrEnum):
+    """What a live job waits for; one row of `job_step`."""
+
+    SUBMIT = "submit"
+    RECONCILE = "reconcile"
+    POLL = "poll"
+    STORE = "store"
+
+
+class Outcome(StrEnum):
+    """How one attempt at one account went. `rejected` also covers attempts that provably never arrived."""
+
+    INTENT = "intent"
+    SENT = "sent"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    ADOPTED = "adopted"
+    ABANDONED = "abandoned"
+
+
+class EntryKind(StrEnum):
+    """Kinds of ledger entries."""
+
+    GRANT = "grant"
+    HOLD = "hold"
+    CAPTURE = "capture"
+    RELEASE = "release"
+    REFUND = "refund"
+
+
+class Role(StrEnum):
+    """What a user may do. `pending` users wait for an admin's approval."""
+
+    ADMIN = "admin"
+    USER = "user"
+    PENDING = "pending"
+
+
+class ErrorCode(StrEnum):
+    """Why a job failed, as users see it."""
+
+    INVALID_INPUT = "invalid_input"
+    CONTENT_MODERATED = "content_moderated"
+    PROVIDER_REJECTED = "provider_rejected"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
+    PROVIDER_FAILED = "provider_failed"
+    SUBMIT_UNKNOWN = "submit_unknown"
+    TIMEOUT = "timeout"
+    STORAGE_FAILED = "storage_failed"
+    CANCELED = "canceled"
+    ACCOUNT_EXHAUSTED = "account_exhausted"
+    INTERNAL = "internal"

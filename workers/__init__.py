@@ -1,0 +1,1 @@
+"""Celery: claims due steps, calls the providers, stores the results."""
