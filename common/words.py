@@ -19,12 +19,13 @@ TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED})
 
 
 class Step(StrEnum):
-    """What a live job waits for; one row of `job_step`."""
+    """What workers do: the stages of a live job (one row of `job_step`), and the outbox."""
 
     SUBMIT = "submit"
     RECONCILE = "reconcile"
     POLL = "poll"
     STORE = "store"
+    DELIVER = "deliver"  # a webhook; its rows are the outbox, not `job_step`
 
 
 class Outcome(StrEnum):

@@ -30,6 +30,7 @@ from common.gate import require_schema
 from common.queue import EXPIRES_S, TICKS, broker_options
 from common.services import accounts
 from common.settings import settings
+from common.words import Step
 from workers import engine
 
 # Children wait so many tenths of a second for a parent that no longer reads; the default makes a stop take 30 s.
@@ -80,7 +81,7 @@ app.conf.update(
                 "schedule": settings().tick_s,
                 "options": {"expires": EXPIRES_S},
             }
-            for step in ("submit", "reconcile", "poll", "store")
+            for step in Step
         },
         "sweep": {"task": "workers.sweep", "schedule": settings().sweep_s, "options": {"expires": 30}},
     },

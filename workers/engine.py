@@ -16,8 +16,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from sqlalchemy.orm import Session
+
 from common.db import transaction
-from common.services import claims
+from common.services import claims, webhooks
 from common.settings import settings
 from common.words import Step
 
@@ -41,6 +43,10 @@ async def in_transaction(call: Callable[..., T], *args: Any, **kwargs: Any) -> T
 def _committed(call: Callable[..., T]) -> T:
     with transaction() as session:
         return call(session)
+
+
+def _next_due(session: Session, step: Step) -> float | None:
+    return webhooks.next_due(session) if step is Step.DELIVER else claims.next_due(session, [step])
 
 
 class Engine:
@@ -139,7 +145,7 @@ class Engine:
     async def _pause(self, step: Step, until: float) -> float | None:
         """Seconds until the next row of this step is due, or None if that is for a later tick."""
         try:
-            due_at = await in_transaction(claims.next_due, [step])
+            due_at = await in_transaction(_next_due, step)
         except Exception:
             log.exception("step %s: could not look ahead", step)
             return None

@@ -40,6 +40,12 @@ def store() -> None:
     _tick(Step.STORE)
 
 
+@app.task(name="workers.deliver")
+def deliver() -> None:
+    """Send what the outbox owes."""
+    _tick(Step.DELIVER)
+
+
 @app.task(name="workers.sweep")
 def sweep() -> None:
     """Decide what nobody came back for, and forget what is over."""

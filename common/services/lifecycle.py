@@ -359,7 +359,8 @@ def finish(
     charge = job.price if spent is None else min(spent, job.price)
     credits.settle(session, job_id, spent=charge)
     session.execute(update(Job).where(Job.id == job_id).values(charged=charge))
-    webhooks.owe(session, job_id, job.user_id, status, job.webhook_url)
+    if webhooks.owe(session, job_id, job.user_id, status, job.webhook_url):
+        after_commit(session, lambda: queue.nudge(Step.DELIVER))
     if watch:
         session.execute(
             update(JobStep)

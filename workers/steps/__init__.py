@@ -2,6 +2,7 @@
 
 from common.words import Step
 from workers.engine import WorkThrough
+from workers.steps.deliver import deliver_due
 from workers.steps.poll import poll_due
 from workers.steps.reconcile import reconcile_due
 from workers.steps.store import store_due
@@ -15,4 +16,5 @@ def all_steps() -> dict[Step, WorkThrough]:
         Step.RECONCILE: reconcile_due,
         Step.POLL: poll_due,
         Step.STORE: store_due,
+        Step.DELIVER: deliver_due,
     }

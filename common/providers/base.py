@@ -1,0 +1,287 @@
+"""What the engine and a provider adapter say to each other: values in, values out.
+
+An adapter is pure. It gets credentials once, an `Http` per call, and returns one of the verdicts below.
+It knows no database, no queue and no other provider. The engine turns verdicts into status changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+JsonObject: TypeAlias = dict[str, Any]
+
+
+# ---------------------------------------------------------------- transport
+
+
+class NotSent(Exception):
+    """The request provably never reached the other side (refused, unresolved, handshake failed)."""
+
+
+class Unanswered(Exception):
+    """The request may have arrived, but no complete answer came back (time-out, reset, cut body)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete HTTP answer. `headers` has lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The parsed body, or None where it is no JSON: an adapter must expect either."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    def object(self) -> JsonObject:
+        """The parsed body if it is a JSON object, else an empty one."""
+        parsed = self.json()
+        return parsed if isinstance(parsed, dict) else {}
+
+    def text(self, limit: int = 500) -> str:
+        """The body as text for an error message, trimmed."""
+        return self.body[:limit].decode("utf-8", "replace").strip()
+
+
+class Http(Protocol):
+    """One try, bounded in time and size, redirects not followed. Never repeats anything by itself."""
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        timeout_s: float = 30.0,
+    ) -> Reply:
+        """Raises NotSent or Unanswered; any HTTP status is a Reply."""
+
+
+# ---------------------------------------------------------------- credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """One account's way in: `secrets` holds the names the adapter declares, e.g. access_key, secret_key."""
+
+    base_url: str
+    secrets: Mapping[str, str] = field(repr=False)
+
+
+# ---------------------------------------------------------------- submit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handle:
+    """What is needed to ask about a running generation again. `memo` is whatever the adapter put in `Accepted`."""
+
+    model: str
+    reference: str
+    provider_ref: str
+    memo: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One attempt. `reference` is the attempt's id, unique for ever; `input` has passed the model's schema."""
+
+    model: str
+    input: Mapping[str, Any]
+    reference: str
+    callback_url: str | None = None
+    parent: Handle | None = None  # the finished generation that a follow-up action acts on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The provider took the job. `cost` is its own figure where it says one, in its own unit."""
+
+    provider_ref: str
+    memo: Mapping[str, Any] = field(default_factory=dict)
+    cost: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A definite no: the same job will be refused again. `code` is one of the job error codes."""
+
+    code: str
+    message: str
+
+
+class Trouble(StrEnum):
+    """Why nothing was accepted this time, though the job itself may be fine."""
+
+    BUSY = "busy"  # rate or concurrency limit: later, or another account
+    DOWN = "down"  # connection refused, maintenance: later, or another account
+    CREDENTIALS = "credentials"  # wrong or disabled key, not permitted: another account
+    BALANCE = "balance"  # the operator's money at the provider is used up: another account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAccepted:
+    """Provably nothing was started, so the job may safely be tried again, here or elsewhere."""
+
+    trouble: Trouble
+    message: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """It may or may not have been accepted. Never resent; reconciled or failed."""
+
+    message: str
+
+
+SubmitVerdict: TypeAlias = Accepted | Rejected | NotAccepted | Unknown
+
+
+# ---------------------------------------------------------------- poll
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One result at the provider: a URL that dies after `lives_s` seconds, or the bytes themselves as base64."""
+
+    kind: str  # image | video | audio
+    url: str | None = None
+    base64: str | None = field(default=None, repr=False)
+    lives_s: float = 3600.0
+    content_type: str | None = None  # as promised by the provider; the bytes decide
+    width: int | None = None
+    height: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """A follow-up that the result offers, e.g. U1. `token` is the provider's own name for it."""
+
+    id: str
+    label: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Still working. `progress` is 0-99 where the provider says one."""
+
+    progress: int | None = None
+    preview_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """Finished: media to store, or (`output`) something that is not media."""
+
+    outputs: tuple[Output, ...] = ()
+    output: JsonObject | None = None
+    actions: tuple[Action, ...] = ()
+    cost: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The provider's final no. `code` is one of the job error codes."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoVerdict:
+    """This look told nothing. `gone` says that the provider denies knowing the job: several in a row are a failure."""
+
+    message: str
+    gone: bool = False
+    retry_after_s: float | None = None
+
+
+PollVerdict: TypeAlias = Running | Succeeded | Failed | NoVerdict
+
+
+# ---------------------------------------------------------------- the adapter
+
+
+class Adapter:
+    """One provider API. Subclasses override what their provider can do; the defaults say 'it cannot'."""
+
+    name: ClassVar[str]  # registry key and provider_account.adapter
+    provider: ClassVar[str]  # midjourney | kling | jimeng | flux
+    secret_names: ClassVar[tuple[str, ...]]  # which secrets make an account usable
+    models: ClassVar[tuple[str, ...]]  # the catalogue ids that this API serves
+    official_url: ClassVar[str | None] = None
+    max_concurrency: ClassVar[int]  # default limit of one account
+    batch_size: ClassVar[int] = 1  # how many handles one poll() call may hold
+    can_find: ClassVar[bool] = False  # whether find() can answer
+    finds_by_callback: ClassVar[bool] = False  # whether a lost submit may reveal itself by calling back
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
+
+    @classmethod
+    def usable(cls, secrets: Mapping[str, str]) -> bool:
+        """Whether these secrets are a whole set. Names: midjourney `api_secret` (optional), kling `access_key` and
+        `secret_key` or `api_key`, jimeng `access_key secret_key`, bfl `api_key`, fal `key`."""
+        return all(secrets.get(name) for name in cls.secret_names)
+
+    async def submit(self, http: Http, submission: Submission) -> SubmitVerdict:
+        """Start one generation, exactly one HTTP attempt of the creating call. Never raises for an HTTP answer."""
+        raise NotImplementedError
+
+    async def poll(self, http: Http, handles: Sequence[Handle]) -> Mapping[str, PollVerdict]:
+        """Look at up to `batch_size` generations; verdicts by provider_ref, a missing one counts as NoVerdict."""
+        raise NotImplementedError
+
+    async def find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
+        """Look for a lost submit by its reference. NoVerdict(gone=True): asked properly, and it is not there (yet)."""
+        return NoVerdict(message="this provider cannot be asked by reference")
+
+    async def cancel(self, http: Http, handle: Handle) -> bool:
+        """Ask the provider to stop. True only where it confirms that nothing will be made or charged."""
+        return False
+
+    def adopt(self, callback: JsonObject) -> Accepted | None:
+        """What a callback to a lost attempt's own URL reveals; a hint that is polled, never believed."""
+        return None
+
+
+# ---------------------------------------------------------------- the catalogue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One entry of the catalogue: what a user may call, what it takes, what it costs, how long it runs.
+
+    `price` is data so that an operator can change it: {"credits": 20}, optionally {"by": ["mode", "duration"],
+    "table": {"std/5": 50}} (values of those inputs joined by "/") and {"times": "n"} (multiplied by that input).
+    `input_schema` is JSON Schema 2020-12 with `default`s; unknown fields are refused.
+    """
+
+    id: str
+    kind: str  # image | video | text
+    title: str
+    input_schema: JsonObject
+    price: JsonObject
+    expected_s: float  # typical duration
+    first_poll_s: float
+    poll_every_s: float
+    deadline_s: float | None = None  # None: the operator's JOB_DEADLINE_S
+    action: str = "generate"
+    slots: str | None = None  # input that says how many slots a job takes at the account (Kling images: n)
+
+    @property
+    def provider(self) -> str:
+        return self.id.partition("/")[0]

@@ -1,0 +1,180 @@
+"""Objects in a Tencent COS bucket, through Tencent's own SDK."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from qcloud_cos import (  # type: ignore[import-untyped]
+    CosClientError,
+    CosConfig,
+    CosS3Client,
+    CosServiceError,
+)
+
+from common.errors import StorageUnavailable
+from common.settings import BadSettings
+from common.storage.keys import check_key
+
+# At DEBUG the SDK prints its signing key, at ERROR a stack for each failed try. We report failures ourselves.
+_SDK_LOG = logging.getLogger("qcloud_cos")
+_SDK_LOG.addHandler(logging.NullHandler())
+_SDK_LOG.propagate = False
+
+_MB = 1024 * 1024
+SINGLE_PUT_BYTES = 20 * _MB  # larger files go in parts, so that a cut costs one part
+PART_MB = 8
+_PART_THREADS = 3  # the SDK holds one part per thread in memory
+_TIMEOUT_S = (5, 30)  # connect; silence on the socket
+_PARTS_TIMEOUT_S = (5, 180)  # COS may be silent for minutes while it joins thousands of parts
+_RETRIES = 1
+_CONNECTIONS = 32
+_CACHE = "public, max-age=31536000, immutable"  # a key never gets another content
+_SECURITY_TOKEN = "x-cos-security-token"
+_LOOPBACK = "127.0.0.1,localhost,::1"  # never behind a proxy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Where the objects live and how to get in. `domain` replaces the API host, `public_url` what users see."""
+
+    name: str
+    region: str = ""
+    secret_id: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    token: str = field(default="", repr=False)
+    domain: str = ""
+    scheme: str = "https"
+    public_url: str = ""
+    signed_url_s: int = 0
+
+
+class CosStorage:
+    """Storage in the operator's bucket. One instance serves all threads of a process; safe after a fork."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._client = _client(bucket, _TIMEOUT_S)
+        self._parts_client = _client(bucket, _PARTS_TIMEOUT_S)
+
+    def put(self, key: str, path: Path, content_type: str) -> None:
+        """Upload the file; COS shows an object only once it is whole, and the same key again is the same object.
+
+        Raises StorageUnavailable for whatever COS or the network does, ValueError for an impossible key,
+        and OSError where `path` cannot be read.
+        """
+        check_key(key)
+        send = self._put_whole if path.stat().st_size <= SINGLE_PUT_BYTES else self._put_in_parts
+        answer = send(key, path, {"ContentType": content_type, "CacheControl": _CACHE})
+        if not any(name.lower() == "etag" for name in answer):
+            # The SDK takes a redirect for a success, although nothing was stored.
+            raise StorageUnavailable(
+                "COS did not confirm the upload: check COS_REGION, COS_BUCKET and COS_DOMAIN"
+            )
+
+    def delete(self, key: str) -> None:
+        """Forget the object; a missing one is fine. Raises StorageUnavailable."""
+        check_key(key)
+        _ask(lambda: self._client.delete_object(Bucket=self._bucket.name, Key=key))
+
+    def exists(self, key: str) -> bool:
+        """Whether the object is there. Raises StorageUnavailable where COS does not say."""
+        check_key(key)
+        return bool(_ask(lambda: self._client.object_exists(Bucket=self._bucket.name, Key=key)))
+
+    def url(self, key: str) -> str:
+        """Where users fetch it, unsigned: the public domain, else the API host."""
+        if self._bucket.public_url:
+            return f"{self._bucket.public_url.rstrip('/')}/{_quoted(check_key(key))}"
+        return str(self._client.get_object_url(Bucket=self._bucket.name, Key=check_key(key)))
+
+    def signed_url(self, key: str, lives_s: int) -> str:
+        """A URL that anybody may GET for `lives_s` seconds. Computed here; COS is not asked."""
+        # The SDK sends the token of temporary keys in its own calls but leaves it out of signed URLs.
+        params = {_SECURITY_TOKEN: self._bucket.token} if self._bucket.token else {}
+        signed = self._client.get_presigned_url(
+            Bucket=self._bucket.name,
+            Key=check_key(key),
+            Method="GET",
+            Expired=lives_s,
+            Params=params,
+            SignHost=not self._bucket.public_url,  # a CDN asks the bucket under another host than the user did
+        )
+        return f"{self.url(key)}?{str(signed).partition('?')[2]}"
+
+    def read_url(self, key: str) -> str:
+        """What an answer of the API shows: signed where the operator asked for it."""
+        lives_s = self._bucket.signed_url_s
+        return self.signed_url(key, lives_s) if lives_s else self.url(key)
+
+    def _put_whole(self, key: str, path: Path, headers: Mapping[str, str]) -> Any:
+        with path.open("rb") as body:
+            return _ask(
+                lambda: self._client.put_object(Bucket=self._bucket.name, Key=key, Body=body, **headers)
+            )
+
+    def _put_in_parts(self, key: str, path: Path, headers: Mapping[str, str]) -> Any:
+        """Goes on with an unfinished upload of the same key where the parts already there match."""
+        return _ask(
+            lambda: self._parts_client.upload_file(
+                Bucket=self._bucket.name,
+                Key=key,
+                LocalFilePath=str(path),
+                PartSize=PART_MB,
+                MAXThread=_PART_THREADS,
+                **headers,
+            )
+        )
+
+
+def _client(bucket: Bucket, timeout_s: tuple[float, float]) -> CosS3Client:
+    """A client of the SDK; all of them share one connection pool per process. Raises BadSettings."""
+    excluded = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    try:
+        config = CosConfig(
+            Region=bucket.region or None,
+            SecretId=bucket.secret_id,
+            SecretKey=bucket.secret_key,
+            Token=bucket.token or None,
+            Domain=bucket.domain or None,
+            Scheme=bucket.scheme,
+            Timeout=timeout_s,
+            PoolConnections=_CONNECTIONS,
+            PoolMaxSize=_CONNECTIONS,
+            Proxies={"no_proxy": ",".join(filter(None, (excluded, _LOOPBACK)))},
+        )
+    except CosClientError as error:  # a blank in a key, an impossible region; the value is not repeated
+        raise BadSettings(f"settings: COS_REGION or COS_SECRET_…: {error}") from None
+    return CosS3Client(config, retry=_RETRIES)
+
+
+def _quoted(key: str) -> str:
+    """Percent-encoding as the SDK does it, which the signature relies on."""
+    return quote(key, safe="/-_.~").replace("./", ".%2F")
+
+
+def _ask(call: Callable[[], Any]) -> Any:
+    """Make one SDK call; everything it raises, and it raises a lot, becomes StorageUnavailable."""
+    try:
+        return call()
+    except CosServiceError as error:
+        raise StorageUnavailable(f"COS refused: {_refusal(error)}") from None
+    except CosClientError as error:
+        cause = type(error.__context__).__name__ if error.__context__ else "upload incomplete"
+        raise StorageUnavailable(f"COS cannot be reached: {cause}") from None
+    except Exception as error:  # noqa: BLE001 - unreadable XML, an UnboundLocalError of the SDK …
+        raise StorageUnavailable(f"COS answered unreadably: {type(error).__name__}") from None
+
+
+def _refusal(error: CosServiceError) -> str:
+    """Status and code; the message of COS may quote the string to sign."""
+    try:
+        code = str(error.get_error_code())
+    except (KeyError, TypeError):
+        code = "Unknown"
+    return f"{error.get_status_code()} {code}"[:120]

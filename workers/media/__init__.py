@@ -1,0 +1,27 @@
+"""From a provider's output to a file that may be stored: fetch it, look at it, make a thumbnail."""
+
+from workers.media.download import Limits, StoredFile, fetch
+from workers.media.errors import SourceGone, SourceRefused, SourceTrouble
+from workers.media.look import (
+    MAX_PIXELS,
+    THUMBNAIL_EXTENSION,
+    THUMBNAIL_TYPE,
+    MediaInfo,
+    inspect,
+    thumbnail,
+)
+
+__all__ = [
+    "MAX_PIXELS",
+    "THUMBNAIL_EXTENSION",
+    "THUMBNAIL_TYPE",
+    "Limits",
+    "MediaInfo",
+    "SourceGone",
+    "SourceRefused",
+    "SourceTrouble",
+    "StoredFile",
+    "fetch",
+    "inspect",
+    "thumbnail",
+]
