@@ -38,7 +38,7 @@ def _is_ready() -> bool:
     url = settings().database_url
     engine = schema.probe(url)
     try:
-        if settings().is_sqlite and not os.path.exists(engine.url.database or ""):
+        if settings().is_sqlite and not Path(engine.url.database or "").exists():
             return False  # connecting would create the file
         with engine.connect() as connection:
             return schema.is_ready(connection)

@@ -18,6 +18,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from common.settings import settings
 from common.words import Step
@@ -126,3 +130,27 @@ def nudge(step: Step) -> None:
             _nudger = _Nudger()
         current = _nudger
     current.want(step)
+
+
+# ---------------------------------------------------------------- is it there?
+
+
+def is_reachable(timeout_s: float = 0.5) -> bool:
+    """Whether the broker answers a PING in that time; a name lookup that hangs counts as no."""
+    answered = threading.Event()
+    threading.Thread(target=_ping, args=(timeout_s, answered), name="ping", daemon=True).start()
+    return answered.wait(timeout_s)
+
+
+def _ping(timeout_s: float, answered: threading.Event) -> None:
+    url = settings().redis_url
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    if url.startswith("rediss://"):
+        rule = _certificate_rule(url)
+        options |= {"ssl_cert_reqs": rule, "ssl_check_hostname": rule is ssl.CERT_REQUIRED}
+    try:
+        with Redis.from_url(_without_ssl_query(url), retry=Retry(NoBackoff(), 0), **options) as client:
+            client.ping()
+            answered.set()
+    except (RedisError, OSError, ValueError):
+        pass

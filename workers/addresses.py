@@ -6,18 +6,21 @@ so a name that changes its meaning between two look-ups gains nothing.
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import AddrInfoType, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 _DNS_CACHE_S = 30
-# Shorter than the idle limit of any server we know (Node's 5 s is the lowest), so that we let go first: a request
-# that crosses the server's good-bye on the wire would count as unanswered.
+# Shorter than the idle limit of any server we know (Node's 5 s is the lowest), so that we let go first: a
+# request that crosses the server's good-bye on the wire would count as unanswered.
 _KEEP_ALIVE_S = 4.0
+_names = ThreadPoolExecutor(4, "names")
 
 # IANA's special-purpose registry, and one address that only looks public.
 _NOT_PUBLIC_4 = tuple(
@@ -90,7 +93,7 @@ def _is_public_6(address: IPv6Address) -> bool:
 
 
 def check_url(url: str | URL, *, allow_private: bool) -> URL:
-    """The URL ready to be requested as it stands. Raises AddressRefused; names are checked when they are resolved."""
+    """The URL ready to be requested as it stands. Names are checked when resolved. AddressRefused."""
     parsed = url if isinstance(url, URL) else parse_url(url)
     if parsed.scheme not in ("http", "https"):
         raise AddressRefused("only http and https addresses are called")
@@ -137,11 +140,38 @@ def _is_unusual_literal(host: str) -> bool:
     return True
 
 
+class SystemResolver(AbstractResolver):
+    """The system's look-up in threads of its own: uploads that fill the loop's threads must not delay us."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises OSError where the name does not resolve."""
+        look_up = partial(
+            socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        found = await asyncio.get_running_loop().run_in_executor(_names, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(target[0]),
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, target in found
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to close: the threads serve the whole process."""
+
+
 class GuardedResolver(AbstractResolver):
     """Resolves names and refuses those that lead, even with one of several addresses, to a private place."""
 
     def __init__(self, inner: AbstractResolver | None = None) -> None:
-        self._inner = inner or ThreadedResolver()
+        self._inner = inner or SystemResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -167,7 +197,7 @@ def connector(
         limit=connections,
         ttl_dns_cache=_DNS_CACHE_S,
         keepalive_timeout=_KEEP_ALIVE_S,
-        resolver=resolver if allow_private else GuardedResolver(resolver),
+        resolver=(resolver or SystemResolver()) if allow_private else GuardedResolver(resolver),
         socket_factory=None if allow_private else _guarded_socket,
     )
 

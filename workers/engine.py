@@ -172,7 +172,7 @@ class Engine:
     async def _close(self) -> None:
         for task in list(self._background):
             task.cancel()
-        while self._background or self._rounds:
+        while self._background or self._rounds:  # noqa: ASYNC110 - bounded by CLOSE_S
             await asyncio.sleep(0.05)
 
 

@@ -69,7 +69,7 @@ class AioHttp:
         body: bytes | None = None,
         timeout_s: float = 30.0,
     ) -> Reply:
-        """One request to an address that may be private. Raises NotSent or Unanswered; any status is a Reply."""
+        """One request to an address that may be private. Raises NotSent or Unanswered."""
         return await self._exchange(self._own, True, method, url, headers, json, body, timeout_s)
 
     async def send_guarded(
@@ -190,8 +190,8 @@ def _session(
         trust_env=False,
         auto_decompress=unpack,
     )
-    # By default aiohttp sends GET, PUT and DELETE a second time when a kept-alive connection turns out to be dead.
-    # There is no public switch; tests/unit/workers/test_http.py would notice if this one stopped working.
+    # By default aiohttp sends GET, PUT and DELETE a second time when a kept-alive connection is found dead.
+    # There is no public switch; tests/unit/workers/test_http_client.py notices if this one stops working.
     session._retry_connection = False
     return session
 

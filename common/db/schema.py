@@ -6,14 +6,15 @@ It reads only the catalogue and our own bookkeeping tables; the revisions themse
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Connection, Engine, MetaData, NullPool, create_engine, text
+from sqlalchemy import Column, Connection, Engine, MetaData, NullPool, create_engine, select, text
+from sqlalchemy import column as sql_column
+from sqlalchemy import table as sql_table
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -40,7 +41,7 @@ _SQLITE_COLUMNS = text(
     " WHERE m.type IN ('table', 'view')"
 )
 _READY = text(
-    f"SELECT version_num, (SELECT count(*) FROM app_setting WHERE key = :setup) FROM {VERSION_TABLE}"
+    f"SELECT version_num, (SELECT count(*) FROM app_setting WHERE key = :setup) FROM {VERSION_TABLE}"  # noqa: S608 - a constant
 )
 _POSTGRES_HOLDER = text(
     "SELECT guard.application_name,"
@@ -160,7 +161,7 @@ def _sqlite_holder(url: str) -> Holder | None:
     path = pulse_file(url)
     try:
         assert path is not None
-        silent_s = clock.epoch() - os.stat(path).st_mtime
+        silent_s = clock.epoch() - path.stat().st_mtime
         return Holder(path.read_text().strip(), max(silent_s, 0.0)) if silent_s < _SILENT_S else None
     except (AssertionError, OSError):
         return None
@@ -224,7 +225,7 @@ def _name(connection: Connection, have: dict[str, set[str]], db: list[str]) -> N
 def _strings(connection: Connection, have: dict[str, set[str]], table: str, column: str) -> list[str]:
     if table not in have:
         return []
-    return list(connection.execute(text(f"SELECT {column} FROM {table}")).scalars())
+    return list(connection.execute(select(sql_column(column)).select_from(sql_table(table))).scalars())
 
 
 def _last_verdict(connection: Connection, have: dict[str, set[str]]) -> str | None:

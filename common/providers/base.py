@@ -38,7 +38,7 @@ class Reply:
         """The parsed body, or None where it is no JSON: an adapter must expect either."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for brackets nested thousands deep
             return None
 
     def object(self) -> JsonObject:
@@ -226,7 +226,9 @@ class Adapter:
     max_concurrency: ClassVar[int]  # default limit of one account
     batch_size: ClassVar[int] = 1  # how many handles one poll() call may hold
     can_find: ClassVar[bool] = False  # whether find() can answer
-    finds_by_callback: ClassVar[bool] = False  # whether a lost submit may reveal itself by calling back
+    finds_by_callback: bool = (
+        False  # whether a lost submit may reveal itself by calling back; some say it per account
+    )
 
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials

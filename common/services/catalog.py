@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
@@ -59,6 +59,11 @@ def offer(session: Session, model_id: str) -> Offer:
     return Offer(spec, price or spec.price)
 
 
+def is_known(model_id: str) -> bool:
+    """Whether the catalogue has this model, on sale or not."""
+    return model_id in MODELS
+
+
 def _overrides(session: Session) -> _Overrides:
     """The operator's rows, read again every few seconds: prices change rarely, jobs come often."""
     global _known  # noqa: PLW0603 - a cache of one value per process
@@ -100,9 +105,10 @@ def _validator(model_id: str) -> Draft202012Validator:
 
 def _field(error: ValidationError) -> str:
     """The path of the field that is wrong, e.g. `input.prompt`."""
+    rule: Any = error.validator_value
     path = [str(part) for part in error.absolute_path]
     if error.validator == "required":
-        path.append(next(name for name in error.validator_value if name not in error.instance))
+        path.append(next(name for name in rule if name not in cast(Any, error.instance)))
     if error.validator == "additionalProperties":
         path.append(_strangers(error)[0])
     return ".".join(["input", *path])[:200]
@@ -110,23 +116,23 @@ def _field(error: ValidationError) -> str:
 
 def _sentence(error: ValidationError) -> str:
     """What is wrong, without repeating a long value."""
-    name = _field(error)
+    name, rule = _field(error), cast(Any, error.validator_value)
     match error.validator:
         case "required":
             return f"{name} is required."
         case "additionalProperties":
             return f"{name} is not an input of this model."
         case "enum":
-            return f"{name} must be one of {', '.join(map(repr, error.validator_value))}."[:300]
+            return f"{name} must be one of {', '.join(map(repr, rule))}."[:300]
         case "type":
-            return f"{name} must be of type {error.validator_value}."
-        case rule:
-            return f"{name} does not fit: {rule} is {str(error.validator_value)[:100]}."
+            return f"{name} must be of type {rule}."
+        case validator:
+            return f"{name} does not fit: {validator} is {str(rule)[:100]}."
 
 
 def _strangers(error: ValidationError) -> list[str]:
     known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-    return [str(name) for name in error.instance if name not in known]
+    return [str(name) for name in cast(Any, error.instance) if name not in known]
 
 
 def sync(session: Session) -> list[str]:

@@ -341,7 +341,7 @@ def _intend(session: Session, chosen: list[tuple[Row[Any], _Slots]], now: float)
         if account.row.failures >= BREAKER_THRESHOLD:
             account.row.open_until = now + settings().lease_s  # one probe at a time
     session.execute(insert(JobAttempt), [attempt for _, attempt in pairs])
-    claims = []
+    claims: list[tuple[Any, dict[str, Any]]] = []
     for step, attempt in pairs:
         row = session.execute(
             update(JobStep)

@@ -34,13 +34,17 @@ def figures(session: Session) -> Figures:
     """The present figures; a handful of small queries over the live work only."""
     now = clock.epoch()
     counts = dict(session.execute(select(JobStep.step, func.count()).group_by(JobStep.step)).tuples().all())
-    oldest = dict(session.execute(select(JobStep.step, func.min(JobStep.due_at)).group_by(JobStep.step)).tuples().all())
+    oldest = dict(
+        session.execute(select(JobStep.step, func.min(JobStep.due_at)).group_by(JobStep.step)).tuples().all()
+    )
     used = dict(
         session.execute(
             select(JobStep.account_id, func.sum(JobStep.slots))
             .where(JobStep.account_id.is_not(None), JobStep.step != Step.STORE)
             .group_by(JobStep.account_id)
-        ).tuples().all()
+        )
+        .tuples()
+        .all()
     )
     accounts = session.scalars(select(ProviderAccount).where(ProviderAccount.enabled)).all()
     return Figures(
@@ -77,8 +81,12 @@ def _ambiguous(session: Session) -> list[str]:
     """Lost submits that should have been decided by now."""
     late = clock.epoch() - settings().reconcile_window_s - _STALE_S
     overdue = session.scalar(
-        select(func.count()).select_from(JobStep).where(
-            JobStep.step == Step.RECONCILE, JobStep.created_at < late, JobStep.due_at < clock.epoch() - _STALE_S
+        select(func.count())
+        .select_from(JobStep)
+        .where(
+            JobStep.step == Step.RECONCILE,
+            JobStep.created_at < late,
+            JobStep.due_at < clock.epoch() - _STALE_S,
         )
     )
     return [f"{overdue} lost submits are undecided past the reconciliation window"] if overdue else []

@@ -60,7 +60,7 @@ def accept(session: Session, actor: Actor, new: NewJob, once: Once | None = None
     """
     job_id = new_id("job")
     if once is not None:
-        earlier = _claim_key(session, actor.user_id, once, job_id)
+        earlier = claim_key(session, actor.user_id, once, job_id)
         if earlier is not None:
             return get(session, actor, earlier), True
     offer = catalog.offer(session, new.model)
@@ -115,7 +115,7 @@ def accept(session: Session, actor: Actor, new: NewJob, once: Once | None = None
     return Job(**values), False
 
 
-def _claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | None:
+def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | None:
     """Take the key for this job, or return the job that has it. Raises KeyReused for another body."""
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     row = {"user_id": user_id, "route": once.route, "key": once.key, "body_sha256": once.body_sha256,

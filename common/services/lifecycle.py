@@ -164,7 +164,7 @@ def not_found_yet(session: Session, claim: Claim, *, can_appear: bool) -> None:
     _fence(session, claim)
     _answer(session, claim, Outcome.ABANDONED, error_code=ErrorCode.SUBMIT_UNKNOWN)
     finish(session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.SUBMIT_UNKNOWN, retryable=True,
-           message="The provider did not say whether it accepted this job, and it could not be found there.")  # fmt: skip
+           message="The provider never said whether it took this job, and it could not be found there.")  # fmt: skip
 
 
 # ---------------------------------------------------------------- poll
@@ -265,7 +265,7 @@ def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
 
 
 def cancel_answered(session: Session, claim: Claim, *, confirmed: bool) -> None:
-    """The provider was asked to stop. Confirmed: free. Otherwise the operator's rule, and the result is kept if it comes."""
+    """The provider was asked to stop. Confirmed: free; otherwise CANCEL_CHARGE, and the result is kept if it comes."""
     if confirmed:
         _fence(session, claim)
         finish(session, claim.job_id, Status.CANCELED, spent=0, code=ErrorCode.CANCELED, message=CANCELED)

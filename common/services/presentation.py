@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.clock import iso
-from common.models import Artifact, Job, LedgerEntry
+from common.clock import iso, iso_epoch
+from common.models import ApiToken, Artifact, Job, LedgerEntry, User
 from common.settings import settings
 from common.storage import storage
 
@@ -70,3 +70,20 @@ def entry_object(entry: LedgerEntry) -> dict[str, Any]:
         "note": entry.note,
         "created_at": iso(entry.created_at),
     }
+
+
+def user_object(user: User) -> dict[str, Any]:
+    """Someone who may use the platform."""
+    return {
+        "id": user.id,
+        "object": "user",
+        "email": user.email,
+        "name": user.name,
+        "role": user.role,
+        "created_at": iso_epoch(user.created_at or 0),
+    }
+
+
+def token_object(token: ApiToken) -> dict[str, Any]:
+    """A token, without its secret."""
+    return {"id": token.id, "object": "token", "name": token.name, "created_at": iso(token.created_at)}

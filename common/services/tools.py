@@ -39,7 +39,11 @@ class Preset:
 
 
 def may(
-    permission: Permission, actor: Actor, owner_id: str, access_control: Any, groups: Callable[[], Collection[str]]
+    permission: Permission,
+    actor: Actor,
+    owner_id: str,
+    access_control: Any,
+    groups: Callable[[], Collection[str]],
 ) -> bool:
     """Whether the actor may read (and run) or change a tool; `groups` are the actor's, asked for only if needed.
 
@@ -69,7 +73,9 @@ def _groups_of(session: Session, actor: Actor) -> Callable[[], Collection[str]]:
     def groups() -> Collection[str]:
         if not known:
             rows = session.execute(select(Group.id, Group.user_ids))
-            known.append({group for group, members in rows if isinstance(members, list) and actor.user_id in members})
+            known.append(
+                {group for group, members in rows if isinstance(members, list) and actor.user_id in members}
+            )
         return known[0]
 
     return groups
@@ -139,7 +145,13 @@ def _meta(tool: Tool) -> dict[str, Any]:
 
 
 def create(
-    session: Session, actor: Actor, *, name: str, description: str, runs: Preset, access_control: dict[str, Any] | None
+    session: Session,
+    actor: Actor,
+    *,
+    name: str,
+    description: str,
+    runs: Preset,
+    access_control: dict[str, Any] | None,
 ) -> Tool:
     """A new tool of the actor. Raises UnknownModel."""
     catalog.offer(session, runs.model)

@@ -91,7 +91,9 @@ def due(session: Session, limit: int) -> list[Parcel]:
 def _parcel(session: Session, delivery: WebhookDelivery) -> Parcel:
     """The event as the receiver gets it, signed as Standard Webhooks says."""
     job = session.get_one(Job, delivery.job_id)
-    results = session.scalars(select(Artifact).where(Artifact.job_id == job.id).order_by(Artifact.number)).all()
+    results = session.scalars(
+        select(Artifact).where(Artifact.job_id == job.id).order_by(Artifact.number)
+    ).all()
     event = {
         "id": delivery.id,
         "object": "event",
@@ -128,10 +130,14 @@ def secret_of(session: Session, user_id: str) -> str:
 
 def delivered(session: Session, parcel: Parcel) -> None:
     """The receiver took it."""
-    _close(session, parcel, status=DELIVERED, delivered_at=clock.now(), tries=parcel.tries + 1, last_error=None)
+    _close(
+        session, parcel, status=DELIVERED, delivered_at=clock.now(), tries=parcel.tries + 1, last_error=None
+    )
 
 
-def refused(session: Session, parcel: Parcel, error: str, *, status: int | None, retry_after_s: float | None) -> None:
+def refused(
+    session: Session, parcel: Parcel, error: str, *, status: int | None, retry_after_s: float | None
+) -> None:
     """It was not taken: try again by the schedule, or give up at its end or when told to."""
     tries = parcel.tries + 1
     schedule = settings().webhook_schedule_s

@@ -23,7 +23,7 @@ __all__ = [
 
 
 class Storage(Protocol):
-    """A flat store of objects by key. Every method may be repeated; StorageUnavailable means: later, perhaps."""
+    """A flat store of objects by key. Every method may be repeated; StorageUnavailable means: try later."""
 
     def put(self, key: str, path: Path, content_type: str) -> None:
         """Keep the file's content under the key, atomically; the same key again replaces it."""

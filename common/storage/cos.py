@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from qcloud_cos import (  # type: ignore[import-untyped]
+from qcloud_cos import (
     CosClientError,
     CosConfig,
     CosS3Client,
@@ -32,6 +33,7 @@ PART_MB = 8
 _PART_THREADS = 3  # the SDK holds one part per thread in memory
 _TIMEOUT_S = (5, 30)  # connect; silence on the socket
 _PARTS_TIMEOUT_S = (5, 180)  # COS may be silent for minutes while it joins thousands of parts
+_LARGE_AT_ONCE = threading.BoundedSemaphore(2)  # bounds that memory for the process
 _RETRIES = 1
 _CONNECTIONS = 32
 _CACHE = "public, max-age=31536000, immutable"  # a key never gets another content
@@ -41,7 +43,7 @@ _LOOPBACK = "127.0.0.1,localhost,::1"  # never behind a proxy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """Where the objects live and how to get in. `domain` replaces the API host, `public_url` what users see."""
+    """Where the objects live and how to get in. `domain` is another API host, `public_url` what users see."""
 
     name: str
     region: str = ""
@@ -63,7 +65,7 @@ class CosStorage:
         self._parts_client = _client(bucket, _PARTS_TIMEOUT_S)
 
     def put(self, key: str, path: Path, content_type: str) -> None:
-        """Upload the file; COS shows an object only once it is whole, and the same key again is the same object.
+        """Upload the file; COS shows an object only once it is whole; the same key again replaces it.
 
         Raises StorageUnavailable for whatever COS or the network does, ValueError for an impossible key,
         and OSError where `path` cannot be read.
@@ -103,7 +105,7 @@ class CosStorage:
             Method="GET",
             Expired=lives_s,
             Params=params,
-            SignHost=not self._bucket.public_url,  # a CDN asks the bucket under another host than the user did
+            SignHost=not self._bucket.public_url,  # a CDN asks the bucket under another host than the user
         )
         return f"{self.url(key)}?{str(signed).partition('?')[2]}"
 
@@ -120,16 +122,17 @@ class CosStorage:
 
     def _put_in_parts(self, key: str, path: Path, headers: Mapping[str, str]) -> Any:
         """Goes on with an unfinished upload of the same key where the parts already there match."""
-        return _ask(
-            lambda: self._parts_client.upload_file(
-                Bucket=self._bucket.name,
-                Key=key,
-                LocalFilePath=str(path),
-                PartSize=PART_MB,
-                MAXThread=_PART_THREADS,
-                **headers,
+        with _LARGE_AT_ONCE:
+            return _ask(
+                lambda: self._parts_client.upload_file(
+                    Bucket=self._bucket.name,
+                    Key=key,
+                    LocalFilePath=str(path),
+                    PartSize=PART_MB,
+                    MAXThread=_PART_THREADS,
+                    **headers,
+                )
             )
-        )
 
 
 def _client(bucket: Bucket, timeout_s: tuple[float, float]) -> CosS3Client:
@@ -167,7 +170,7 @@ def _ask(call: Callable[[], Any]) -> Any:
     except CosClientError as error:
         cause = type(error.__context__).__name__ if error.__context__ else "upload incomplete"
         raise StorageUnavailable(f"COS cannot be reached: {cause}") from None
-    except Exception as error:  # noqa: BLE001 - unreadable XML, an UnboundLocalError of the SDK …
+    except Exception as error:
         raise StorageUnavailable(f"COS answered unreadably: {type(error).__name__}") from None
 
 

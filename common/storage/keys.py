@@ -8,7 +8,7 @@ KEY_BYTES = 850  # the limit of Tencent COS
 
 
 def artifact_key(job_id: str, created_at: datetime, number: int, extension: str) -> str:
-    """`artifacts/2026/11/24/job_…/1.png`; the day is the job's own, in UTC, so a repeat finds the same key."""
+    """`artifacts/2026/11/24/job_…/1.png`; the day is the job's own (UTC), so a repeat finds the same key."""
     return f"artifacts/{_day(created_at)}/{job_id}/{number}.{extension}"
 
 

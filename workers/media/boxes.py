@@ -13,6 +13,7 @@ from typing import BinaryIO
 _MAX_BOXES = 4096  # per level
 _MAX_TRACKS = 64
 _MAX_S = 86_400.0 * 7
+_SOUND = b"soun"
 
 
 class Broken(Exception):
@@ -26,7 +27,7 @@ class Film:
     width: int | None
     height: int | None
     duration_s: float | None
-    has_picture: bool
+    sound_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +41,19 @@ def read_film(file: BinaryIO, size: int) -> Film:
     """Raises Broken where the file is cut or has no film header."""
     moov = _top_level(file, size)
     duration_s: float | None = None
-    pictures: list[tuple[int, int]] = []
-    tracks = 0
-    for box in _boxes(file, moov.start, moov.end):
+    sizes: list[tuple[int, int]] = []
+    handlers: set[bytes] = set()
+    for box in _children(file, moov):
         if box.name == b"mvhd":
             duration_s = _header_duration(file, box)
         elif box.name == b"mvex" and not duration_s:
             duration_s = _fragments_duration(file, moov, box)
-        elif box.name == b"trak" and tracks < _MAX_TRACKS:
-            tracks += 1
-            pictures += _picture(file, box)
-    width, height = max(pictures, key=lambda pair: pair[0] * pair[1], default=(0, 0))
-    return Film(width or None, height or None, _sane(duration_s), bool(pictures))
+        elif box.name == b"trak" and len(sizes) < _MAX_TRACKS:
+            handler, size_shown = _track(file, box)
+            handlers.add(handler)
+            sizes.append((0, 0) if handler == _SOUND else size_shown)
+    width, height = max(sizes, key=lambda pair: pair[0] * pair[1], default=(0, 0))
+    return Film(width or None, height or None, _sane(duration_s), handlers == {_SOUND})
 
 
 def _top_level(file: BinaryIO, size: int) -> _Box:
@@ -87,6 +89,11 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
         start += length
 
 
+def _children(file: BinaryIO, parent: _Box) -> Iterator[_Box]:
+    """The boxes inside another that really fit into it."""
+    return (box for box in _boxes(file, parent.start, parent.end) if box.end <= parent.end)
+
+
 def _header_duration(file: BinaryIO, box: _Box) -> float | None:
     data = _content(file, box, 32)
     if len(data) >= 32 and data[0] == 1:
@@ -100,8 +107,8 @@ def _header_duration(file: BinaryIO, box: _Box) -> float | None:
 
 def _fragments_duration(file: BinaryIO, moov: _Box, mvex: _Box) -> float | None:
     """A film in fragments says its length in `mehd`, in the ticks of `mvhd`."""
-    scale = next((_scale(file, box) for box in _boxes(file, moov.start, moov.end) if box.name == b"mvhd"), 0)
-    for box in _boxes(file, mvex.start, mvex.end):
+    scale = next((_scale(file, box) for box in _children(file, moov) if box.name == b"mvhd"), 0)
+    for box in _children(file, mvex):
         if box.name == b"mehd" and scale:
             data = _content(file, box, 12)
             return int.from_bytes(data[4:12] if data[:1] == b"\x01" else data[4:8], "big") / scale
@@ -113,19 +120,16 @@ def _scale(file: BinaryIO, box: _Box) -> int:
     return int.from_bytes(data[20:24] if data[:1] == b"\x01" else data[12:16], "big")
 
 
-def _picture(file: BinaryIO, trak: _Box) -> list[tuple[int, int]]:
-    """The size as shown of a track that is a picture, turned as its matrix says."""
-    size = (0, 0)
-    is_picture = False
-    for box in _boxes(file, trak.start, trak.end):
+def _track(file: BinaryIO, trak: _Box) -> tuple[bytes, tuple[int, int]]:
+    """What a track holds (`vide`, `soun` …, empty if it does not say), and its size as shown."""
+    handler, size = b"", (0, 0)
+    for box in _children(file, trak):
         if box.name == b"tkhd":
             size = _track_size(_content(file, box, 96))
         elif box.name == b"mdia":
-            is_picture = any(
-                inner.name == b"hdlr" and _content(file, inner, 12)[8:12] == b"vide"
-                for inner in _boxes(file, box.start, box.end)
-            )
-    return [size] if is_picture else []
+            inner = (inner for inner in _children(file, box) if inner.name == b"hdlr")
+            handler = next((_content(file, found, 12)[8:12] for found in inner), b"")
+    return handler, size
 
 
 def _track_size(data: bytes) -> tuple[int, int]:

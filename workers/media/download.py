@@ -1,4 +1,4 @@
-"""Fetching one output of a provider into a temporary file: bounded in size, time and memory, never trusting."""
+"""Fetching one output of a provider into a temporary file: bounded in size, time and memory."""
 
 from __future__ import annotations
 
@@ -74,8 +74,9 @@ async def fetch(
 ) -> StoredFile:
     """Bring one output here: from its URL, or out of its base64.
 
-    `session` is `AioHttp.downloads`; nothing of the provider's account goes along. `folder` is where the temporary
-    file is made, by default the system's. Raises SourceGone, SourceRefused or SourceTrouble; then nothing is left.
+    `session` is `AioHttp.downloads`; nothing of the provider's account goes along. `folder` is where the
+    temporary file is made, by default the system's. Raises SourceGone, SourceRefused or SourceTrouble,
+    and then leaves nothing behind.
     """
     draft = _Draft(folder, limits.max_bytes)
     try:
@@ -110,7 +111,7 @@ class _Draft:
         self.size = 0
 
     def write(self, block: bytes | bytearray) -> None:
-        """Append. Raises SourceRefused where it grows too large or does not begin like media, OSError for the disk."""
+        """Append. Raises SourceRefused (too large, does not begin like media), OSError (the disk)."""
         self.check_size(self.size + len(block))
         if not self.size and sniff(bytes(block[:HEAD_BYTES])) is None:
             raise SourceRefused(NOT_MEDIA)
@@ -184,6 +185,7 @@ class _Transfer:
                 if not self._begun or resumed == self._limits.resumes:
                     raise SourceTrouble(str(error)) from None
             await asyncio.sleep(self._limits.pause_s * 2**resumed)
+        return None
 
     async def _once(self) -> None:
         try:
@@ -241,7 +243,7 @@ class _Transfer:
         return {**_HEADERS, "Range": f"bytes={self._draft.size}-", "If-Range": self._validator}
 
     def _place(self, response: aiohttp.ClientResponse) -> None:
-        """Make the draft fit what this answer will bring. Raises _Broke, SourceGone, SourceRefused, SourceTrouble."""
+        """Make the draft fit what this answer will bring. Raises _Broke or one of the Source errors."""
         self._check_status(response.status)
         validator = _validator(response.headers)
         if response.status == 206:

@@ -26,7 +26,7 @@ _DECODE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """One stored file as its bytes describe it; what they do not tell is as the provider promised, or None."""
+    """One stored file as its bytes describe it; what they do not tell is as promised, or None."""
 
     kind: str  # image | video | audio
     content_type: str
@@ -37,7 +37,7 @@ class MediaInfo:
 
 
 def inspect(path: Path, promised: Output) -> MediaInfo:
-    """Look at a whole file. Raises SourceRefused (not media, absurd size) or SourceTrouble (empty, cut off)."""
+    """Look at a whole file. Raises SourceRefused (not media, absurd size), SourceTrouble (empty, cut)."""
     size = path.stat().st_size
     if not size:
         raise SourceTrouble("the file is empty")
@@ -59,7 +59,7 @@ def _measured(file: BinaryIO, size: int, form: Format, promised: Output) -> Medi
         return _info(form, width, height, None)
     if form in (MP4, MOV, M4A):
         film = read_film(file, size)
-        if not film.has_picture:
+        if film.sound_only:
             return _info(M4A, None, None, film.duration_s or promised.duration_s)
         return _info(
             form,

@@ -35,9 +35,11 @@ _MAGIC = (
     (b"GIF89a", GIF),
     (b"ID3", MP3),
 )
-_MP4_BRANDS = (b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"iso8", b"iso9", b"mp41", b"mp42", b"mp71", b"avc1",
-               b"hvc1", b"dash", b"cmfc", b"msdh", b"MSNV", b"f4v ", b"3gp4", b"3gp5", b"3gp6", b"av01", b"M4V ",
-               b"M4VH", b"M4VP")  # fmt: skip
+_MP4_BRANDS = frozenset(
+    b"isom iso2 iso4 iso5 iso6 iso8 iso9 mp41 mp42 mp71 avc1 hvc1 av01 dash cmfc msdh MSNV".split()
+    + b"3gp4 3gp5 3gp6 M4VH M4VP".split()
+    + [b"M4V ", b"f4v "]
+)
 
 
 def sniff(head: bytes) -> Format | None:
@@ -63,7 +65,7 @@ def _by_brand(head: bytes) -> Format | None:
         return M4A
     size = int.from_bytes(head[:4], "big")
     brands = {head[8:12]} | {head[at : at + 4] for at in range(16, min(size, len(head)) - 3, 4)}
-    return MP4 if brands & set(_MP4_BRANDS) else None  # AVIF and HEIC are boxes, too
+    return MP4 if brands & _MP4_BRANDS else None  # AVIF and HEIC are boxes, too
 
 
 def _is_mpeg_frame(head: bytes) -> bool:

@@ -84,7 +84,9 @@ async def record(answered: Sequence[tuple[C, V]], write: Callable[[Session, C, V
                 log.exception("job %s: the answer could not be written", pair[0].job_id)
 
 
-def _write_all(session: Session, answered: Sequence[tuple[C, V]], write: Callable[[Session, C, V], None]) -> None:
+def _write_all(
+    session: Session, answered: Sequence[tuple[C, V]], write: Callable[[Session, C, V], None]
+) -> None:
     held = {claim.job_id for claim in lifecycle.still_held(session, [claim for claim, _ in answered])}
     for claim, answer in answered:
         if claim.job_id not in held:

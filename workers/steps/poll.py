@@ -89,7 +89,9 @@ async def _ask(
 async def _poll(adapter: Adapter, http: Http, batch: list[Claim]) -> list[tuple[Claim, _Seen]]:
     seen = await adapter.poll(http, [claim.handle for claim in batch if claim.handle])
     nothing = NoVerdict(message="the answer did not mention this job")
-    return [(claim, seen.get(claim.handle.provider_ref, nothing) if claim.handle else nothing) for claim in batch]
+    return [
+        (claim, seen.get(claim.handle.provider_ref, nothing) if claim.handle else nothing) for claim in batch
+    ]
 
 
 async def _cancel(adapter: Adapter, http: Http, claim: Claim) -> _Canceled:

@@ -73,7 +73,10 @@ async def _store_while_renewing(claim: StoreClaim) -> None:
     try:
         await _store(claim, results)
     except asyncio.CancelledError:  # the process is stopping: hand the rest on at once
-        await record([(claim, 0.0)], lambda session, held, delay: lifecycle.partly_stored(session, held, results, delay))
+        await record(
+            [(claim, 0.0)],
+            lambda session, held, delay: lifecycle.partly_stored(session, held, results, delay),
+        )
         raise
     except Exception:
         log.exception("job %s: storing broke; its lease will run out", claim.job_id)
@@ -99,10 +102,14 @@ async def _store(claim: StoreClaim, results: list[Stored]) -> None:
                 results.append(await _store_one(claim, number, raw))
     except SourceGone as error:
         message = f"The provider's result is gone: {error}"
-        await record([(claim, message)], lambda session, held, text: lifecycle.unstorable(session, held, results, text))
+        await record(
+            [(claim, message)], lambda session, held, text: lifecycle.unstorable(session, held, results, text)
+        )
     except SourceRefused as error:
         message = f"The provider's result cannot be stored: {error}"
-        await record([(claim, message)], lambda session, held, text: lifecycle.unstorable(session, held, results, text))
+        await record(
+            [(claim, message)], lambda session, held, text: lifecycle.unstorable(session, held, results, text)
+        )
     except (SourceTrouble, StorageUnavailable) as error:
         await record([(claim, error)], lambda session, held, trouble: _later(session, held, results, trouble))
     else:
@@ -112,7 +119,9 @@ async def _store(claim: StoreClaim, results: list[Stored]) -> None:
 def _later(session: Session, claim: StoreClaim, results: list[Stored], trouble: Exception) -> None:
     """Try again, unless the source has not answered for longer than it was promised to live."""
     if isinstance(trouble, SourceTrouble) and clock.epoch() > claim.expires_at + _GRACE_S:
-        lifecycle.unstorable(session, claim, results, f"The provider's result could not be fetched: {trouble}")
+        lifecycle.unstorable(
+            session, claim, results, f"The provider's result could not be fetched: {trouble}"
+        )
         return
     log.warning("job %s: not stored yet: %s", claim.job_id, trouble)
     lifecycle.partly_stored(session, claim, results)
@@ -148,7 +157,9 @@ def _put(claim: StoreClaim, number: int, output: Output, fetched: StoredFile) ->
     )
 
 
-def _put_thumbnail(claim: StoreClaim, number: int, created: datetime, path: Path, info: MediaInfo) -> str | None:
+def _put_thumbnail(
+    claim: StoreClaim, number: int, created: datetime, path: Path, info: MediaInfo
+) -> str | None:
     small = thumbnail(path, info)
     if small is None:
         return None

@@ -66,7 +66,12 @@ async def _ask(
     claim: SubmitClaim, at: tuple[Adapter, Http] | None
 ) -> list[tuple[SubmitClaim, SubmitVerdict]]:
     if at is None:
-        return [(claim, NotAccepted(trouble=Trouble.CREDENTIALS, message="The account's credentials cannot be read."))]
+        return [
+            (
+                claim,
+                NotAccepted(trouble=Trouble.CREDENTIALS, message="The account's credentials cannot be read."),
+            )
+        ]
     adapter, http = at
     try:
         return [(claim, await adapter.submit(http, submission(claim)))]

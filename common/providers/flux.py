@@ -1,0 +1,139 @@
+"""What the Flux models take and cost, whichever of their APIs serves them, and what both adapters do alike.
+
+One schema per model: only what every API behind the id can do. So `n` exists where there is a number of images
+(BFL makes one per request), and pictures are jpeg or png (fal knows no webp). Facts: fact sheets flux_bfl.md
+section 3 and flux_fal.md section 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.providers.base import JsonObject, ModelSpec
+from common.providers.inputs import choice, decimal, either, form, switch, together, whole, words
+
+PRO_1_1, ULTRA, DEV, SCHNELL, PRO_2 = (
+    "flux/pro-1.1",
+    "flux/pro-1.1-ultra",
+    "flux/dev",
+    "flux/schnell",
+    "flux/2-pro",
+)
+
+_DEFAULT_SIZE = (1024, 768)  # BFL's default, sent always so that both APIs make the same
+_SIZES = {
+    "21:9": (1440, 608),
+    "16:9": (1344, 768),
+    "3:2": (1248, 832),
+    "4:3": (1152, 864),
+    "1:1": (1024, 1024),
+    "3:4": (864, 1152),
+    "2:3": (832, 1248),
+    "9:16": (768, 1344),
+    "9:21": (608, 1440),
+}
+
+# ---------------------------------------------------------------- the catalogue
+
+_PROMPT = words("Prompt", "What to draw.", longest=10_000, required=True)
+_SEED = whole("Seed", "For repeatable results.", 0, 2**32 - 1)
+_FORMAT = choice("File format", "Of the picture.", ("jpeg", "png"), "jpeg")
+_UPSAMPLING = switch("Expand the prompt", "Let the provider add detail to the prompt.", False)
+
+
+def _tolerance(highest: int) -> JsonObject:
+    return whole("Safety tolerance", f"How much is let through: 0 is the strictest, {highest} the least strict.",
+                 0, highest, default=2)  # fmt: skip
+
+
+def _pixels(lowest: int, highest: int, step: int) -> JsonObject:
+    hint = f"In pixels, a multiple of {step}; width and height together, instead of aspect_ratio."
+    return {
+        "aspect_ratio": choice("Aspect ratio", "About one megapixel in this shape.", tuple(_SIZES)),
+        "width": whole("Width", hint, lowest, highest, step=step),
+        "height": whole("Height", hint, lowest, highest, step=step),
+    }
+
+
+def _model(id: str, title: str, price: JsonObject, expected_s: float, fields: JsonObject) -> ModelSpec:
+    rules = (
+        (together("width", "height"), either("aspect_ratio", "width", "height")) if "width" in fields else ()
+    )
+    return ModelSpec(
+        id=id,
+        kind="image",
+        title=title,
+        input_schema=form(title, {"prompt": _PROMPT, **fields, "seed": _SEED, "output_format": _FORMAT}, rules=rules),
+        price=price,
+        expected_s=expected_s,
+        first_poll_s=1,
+        poll_every_s=1,
+    )  # fmt: skip
+
+
+MODELS = (
+    _model(
+        PRO_1_1,
+        "FLUX 1.1 [pro]",
+        {"credits": 20},
+        8,
+        {**_pixels(256, 1440, 32), "prompt_upsampling": _UPSAMPLING, "safety_tolerance": _tolerance(6)},
+    ),
+    _model(
+        ULTRA,
+        "FLUX 1.1 [pro] Ultra",
+        {"credits": 35},
+        15,
+        {
+            "aspect_ratio": choice("Aspect ratio", "Width to height.", tuple(_SIZES), "16:9"),
+            "raw": switch("Raw", "A less processed, more natural look.", False),
+            "prompt_upsampling": _UPSAMPLING,
+            "safety_tolerance": _tolerance(6),
+        },
+    ),
+    _model(
+        DEV,
+        "FLUX.1 [dev]",
+        {"credits": 10},
+        8,
+        {
+            **_pixels(256, 1440, 32),
+            "steps": whole("Steps", "More are slower and finer.", 1, 50, default=28),
+            "guidance": decimal("Guidance", "Closeness to the prompt; 3 if absent.", 1.5, 5),
+        },
+    ),
+    _model(
+        SCHNELL,
+        "FLUX.1 [schnell]",
+        {"credits": 5, "times": "n"},
+        3,
+        {
+            **_pixels(256, 1440, 32),
+            "n": whole("Number", "How many pictures.", 1, 4, default=1),
+            "steps": whole("Steps", "More are slower and finer.", 1, 12, default=4),
+        },
+    ),
+    _model(
+        PRO_2,
+        "FLUX.2 [pro]",
+        {"credits": 30},
+        10,
+        {**_pixels(64, 4096, 16), "safety_tolerance": _tolerance(5)},
+    ),
+)
+
+
+# ---------------------------------------------------------------- both adapters
+
+
+def size_of(wanted: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height: as given, else by aspect ratio, else the default."""
+    if "width" in wanted and "height" in wanted:
+        return int(wanted["width"]), int(wanted["height"])
+    return _SIZES.get(wanted.get("aspect_ratio", ""), _DEFAULT_SIZE)
+
+
+def whole_of(wanted: Mapping[str, Any], name: str) -> int | None:
+    """An integer input; JSON Schema lets 5.0 pass as one."""
+    return None if wanted.get(name) is None else int(wanted[name])

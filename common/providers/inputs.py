@@ -1,0 +1,111 @@
+"""The bricks that models' input schemas are built of (JSON Schema 2020-12)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from common.providers.base import JsonObject
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def form(
+    title: str, fields: JsonObject, *, required: Sequence[str] = ("prompt",), rules: Sequence[JsonObject] = ()
+) -> JsonObject:
+    """A whole schema. `rules` hold between fields; unknown fields are refused."""
+    schema: JsonObject = {
+        "$schema": _DRAFT,
+        "title": title,
+        "type": "object",
+        "properties": fields,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+    return {**schema, "allOf": list(rules)} if rules else schema
+
+
+def words(title: str, description: str, *, longest: int, required: bool = False) -> JsonObject:
+    """A text; a required one must not be blank."""
+    field: JsonObject = {
+        "type": "string",
+        "title": title,
+        "description": description,
+        "maxLength": longest,
+    }
+    return {**field, "minLength": 1, "pattern": r"\S"} if required else field
+
+
+def choice(title: str, description: str, options: Sequence[Any], default: Any = None) -> JsonObject:
+    """One of a few strings or one of a few integers."""
+    kind = "string" if isinstance(options[0], str) else "integer"
+    field: JsonObject = {"type": kind, "title": title, "description": description, "enum": list(options)}
+    return field if default is None else {**field, "default": default}
+
+
+def whole(
+    title: str, description: str, lowest: int, highest: int, *, step: int = 1, default: int | None = None
+) -> JsonObject:
+    """An integer within limits, inclusive."""
+    field: JsonObject = {
+        "type": "integer",
+        "title": title,
+        "description": description,
+        "minimum": lowest,
+        "maximum": highest,
+    }
+    if step != 1:
+        field["multipleOf"] = step
+    return field if default is None else {**field, "default": default}
+
+
+def decimal(title: str, description: str, lowest: float, highest: float) -> JsonObject:
+    """A number within limits, inclusive. It has no default: the provider's own applies."""
+    return {
+        "type": "number",
+        "title": title,
+        "description": description,
+        "minimum": lowest,
+        "maximum": highest,
+    }
+
+
+def switch(title: str, description: str, default: bool | None = None) -> JsonObject:
+    """Yes or no."""
+    field: JsonObject = {"type": "boolean", "title": title, "description": description}
+    return field if default is None else {**field, "default": default}
+
+
+# ---------------------------------------------------------------- rules
+
+
+def when(
+    field: str, values: Sequence[Any], then: JsonObject, otherwise: JsonObject | None = None
+) -> JsonObject:
+    """A rule that holds where `field` is given and is one of `values`; `otherwise` where it is not."""
+    rule: JsonObject = {
+        "if": {"properties": {field: {"enum": list(values)}}, "required": [field]},
+        "then": then,
+    }
+    return rule if otherwise is None else {**rule, "else": otherwise}
+
+
+def limits(**fields: Any) -> JsonObject:
+    """Narrower limits for some fields."""
+    return {"properties": fields}
+
+
+def without(*fields: str) -> JsonObject:
+    """These fields must not be given. (`false` would say the same, but then an error names no field.)"""
+    never = {"not": {"description": "allowed in this combination"}}
+    return {"properties": dict.fromkeys(fields, never)}
+
+
+def together(*fields: str) -> JsonObject:
+    """All of these fields or none. (`dependentRequired` would say the same, but an error names no field.)"""
+    return {"allOf": [{"if": {"required": [name]}, "then": {"required": list(fields)}} for name in fields]}
+
+
+def either(field: str, *others: str) -> JsonObject:
+    """Where this field is given, the others must not be."""
+    return {"if": {"required": [field]}, "then": without(*others)}

@@ -1,0 +1,510 @@
+"""Kling (可灵): the legacy API (/v1/…, `model_name` in the body) and the new one (the model in the path).
+
+Facts: fact sheet kling.md, sections named below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from urllib.parse import quote
+
+from jwt.algorithms import HMACAlgorithm
+from jwt.api_jws import PyJWS
+
+from common import clock
+from common.providers.base import (
+    Accepted,
+    Credentials,
+    Failed,
+    Handle,
+    Http,
+    JsonObject,
+    ModelSpec,
+    NotAccepted,
+    NotSent,
+    NoVerdict,
+    Output,
+    PollVerdict,
+    Rejected,
+    Reply,
+    Running,
+    Submission,
+    SubmitVerdict,
+    Succeeded,
+    Trouble,
+    Unanswered,
+    Unknown,
+)
+from common.providers.inputs import choice, decimal, form, limits, switch, when, whole, without, words
+from common.providers.reading import given, integer, items, obj, ref, retry_after_s, seconds, text, web_url
+from common.providers.remote import RemoteAdapter, no_verdict, one_by_one, said, undocumented
+from common.words import ErrorCode
+
+TEXT_TO_VIDEO, IMAGE = "kling/text-to-video", "kling/image"
+
+_PATHS = {TEXT_TO_VIDEO: "/v1/videos/text2video", IMAGE: "/v1/images/generations"}
+_TASKS = "/tasks"  # the new generation's one path for looking
+_LIVES_S = 86_400.0  # files are kept 30 days, but their URLs die earlier (section 8)
+
+# ---------------------------------------------------------------- the catalogue
+
+_LEGACY = (
+    "kling-v1",
+    "kling-v1-6",
+    "kling-v2-master",
+    "kling-v2-1-master",
+    "kling-v2-5-turbo",
+    "kling-v2-6",
+    "kling-v3",
+)
+_NEW = ("kling-3.0", "kling-3.0-turbo", "kling-2.6")
+_ANY_LENGTH = ("kling-v3", "kling-3.0", "kling-3.0-turbo")
+_SOUND = ("kling-v2-6", "kling-v3", *_NEW)
+_WITHOUT_CFG = tuple(name for name in (*_LEGACY, *_NEW) if name not in ("kling-v1", "kling-v1-6"))
+_AXES = ("horizontal", "vertical", "pan", "tilt", "roll", "zoom")
+_CREDITS_PER_S = {"std": 10, "pro": 20, "4k": 50}  # 4k in the proportion of Kling's own prices (section 9)
+
+_CAMERA: JsonObject = {
+    "type": "object",
+    "title": "Camera movement",
+    "description": "A preset, or `simple` with one axis of `config` that is not zero.",
+    "properties": {
+        "type": {
+            "type": "string",
+            "enum": ["simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward"],
+        },
+        "config": {
+            "type": "object",
+            "properties": {axis: {"type": "number", "minimum": -10, "maximum": 10} for axis in _AXES},
+            "additionalProperties": False,
+            "oneOf": [{"required": [axis], "properties": {axis: {"not": {"const": 0}}}} for axis in _AXES],
+        },
+    },
+    "required": ["type"],
+    "additionalProperties": False,
+    **when("type", ["simple"], {"required": ["config"]}, without("config")),
+}
+_WATERMARK: JsonObject = {
+    "type": "object",
+    "title": "Watermark",
+    "description": "Whether the provider also makes a copy with its watermark.",
+    "properties": {"enabled": {"type": "boolean"}},
+    "required": ["enabled"],
+    "additionalProperties": False,
+}
+_NEGATIVE = words("Negative prompt", "What to leave out.", longest=2500)
+
+_VIDEO_RULES = (
+    when("model_name", ["kling-3.0"], {}, limits(prompt={"maxLength": 2500}, mode={"enum": ["std", "pro"]})),
+    when("model_name", _ANY_LENGTH, {}, limits(duration_s={"enum": [5, 10]})),
+    when("model_name", _WITHOUT_CFG, without("cfg_scale")),
+    when("model_name", _SOUND, {}, without("sound")),
+    when("model_name", _NEW, without("negative_prompt", "camera_control")),
+    when("model_name", ["kling-3.0"], {}, without("multi_shot")),
+    # Section 5.1: on 2.6 native audio needs 1080p.
+    when(
+        "model_name",
+        ["kling-2.6"],
+        when("sound", ["on"], {**limits(mode={"const": "pro"}), "required": ["mode"]}),
+    ),
+)
+
+MODELS = (
+    ModelSpec(
+        id=TEXT_TO_VIDEO,
+        kind="video",
+        title="Kling Text to Video",
+        input_schema=form(
+            "Kling Text to Video",
+            {
+                "prompt": words("Prompt", "What happens in the video.", longest=3072, required=True),
+                "negative_prompt": _NEGATIVE,
+                "model_name": choice(
+                    "Version", "Kling's own model. 2.6, 3.0 …: the new API.", (*_LEGACY, *_NEW), "kling-v1-6"
+                ),
+                "mode": choice("Quality", "std 720p, pro 1080p, 4k (kling-3.0)", ("std", "pro", "4k"), "std"),
+                "duration_s": choice("Duration", "Seconds: 5 or 10; v3 and 3.0 3 to 15.", range(3, 16), 5),
+                "aspect_ratio": choice("Aspect ratio", "Width to height.", ("16:9", "9:16", "1:1"), "16:9"),
+                "cfg_scale": decimal(
+                    "Closeness to the prompt", "kling-v1 and v1-6 only; 0.5 if absent.", 0, 1
+                ),
+                "sound": choice("Sound", "From 2.6 on; off if absent.", ("on", "off")),
+                "multi_shot": switch("Several shots", "kling-3.0 only; the provider's default is yes."),
+                "camera_control": _CAMERA,
+                "watermark_info": _WATERMARK,
+            },
+            rules=_VIDEO_RULES,
+        ),
+        price={
+            "by": ["mode", "duration_s"],
+            "table": {f"{mode}/{s}": each * s for mode, each in _CREDITS_PER_S.items() for s in range(3, 16)},
+        },
+        expected_s=180,
+        first_poll_s=30,
+        poll_every_s=8,
+    ),
+    ModelSpec(
+        id=IMAGE,
+        kind="image",
+        title="Kling Image",
+        input_schema=form(
+            "Kling Image",
+            {
+                "prompt": words("Prompt", "What to draw.", longest=2500, required=True),
+                "negative_prompt": _NEGATIVE,
+                "model_name": choice("Version", "Kling's own model.", ("kling-v3", "kling-v2-1"), "kling-v3"),
+                "resolution": choice("Resolution", "About the longer side.", ("1k", "2k"), "1k"),
+                "n": whole("Number", "How many pictures.", 1, 9, default=1),
+                "aspect_ratio": choice(
+                    "Aspect ratio",
+                    "Width to height.",
+                    ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9"),
+                    "16:9",
+                ),
+                "watermark_info": _WATERMARK,
+            },
+        ),
+        price={"credits": 10, "times": "n"},
+        expected_s=20,
+        first_poll_s=10,
+        poll_every_s=5,
+        slots="n",  # an image task takes n of the account's slots (section 8)
+    ),
+)
+
+
+# ---------------------------------------------------------------- credentials
+
+
+class _AnyKeyLength(HMACAlgorithm):
+    """HS256 that takes keys as Kling hands them out, without a warning about short ones."""
+
+    def check_key_length(self, key: bytes) -> str | None:
+        return None
+
+
+_JWS = PyJWS(algorithms=[])
+_JWS.register_algorithm("HS256", _AnyKeyLength(hashlib.sha256))
+
+
+def mint(access_key: str, secret_key: str, now: float) -> str:
+    """The JWT that stands for an AccessKey and SecretKey for half an hour (section 2)."""
+    claims = {"iss": access_key, "exp": int(now) + 1800, "nbf": int(now) - 5}
+    payload = json.dumps(claims, separators=(",", ":")).encode()
+    return _JWS.encode(payload, secret_key.encode(), algorithm="HS256")
+
+
+# ---------------------------------------------------------------- the adapter
+
+
+class Kling(RemoteAdapter):
+    """One Kling account: an API key for everything, or AccessKey and SecretKey for the legacy API."""
+
+    name = "kling"
+    provider = "kling"
+    secret_names = ("access_key", "secret_key", "api_key")
+    models = tuple(spec.id for spec in MODELS)
+    official_url = "https://api-beijing.klingai.com"
+    max_concurrency = 5
+    batch_size = 200
+    can_find = True
+
+    def __init__(self, credentials: Credentials, now: Callable[[], float] = clock.epoch) -> None:
+        super().__init__(credentials)
+        self._now = now
+
+    @classmethod
+    def usable(cls, secrets: Mapping[str, str]) -> bool:
+        """An API key, or both halves of the pair."""
+        return bool(secrets.get("api_key") or (secrets.get("access_key") and secrets.get("secret_key")))
+
+    async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
+        if not _is_new(submission):
+            path, body = _PATHS[submission.model], _legacy_body(submission)
+            return _submitted(await self._send(http, "POST", path, body), path)
+        if not self.credentials.secrets.get("api_key"):
+            # A short pause only: the same account serves the legacy models well.
+            message = f"{submission.input['model_name']} needs an API key; this account has AK/SK only."
+            return NotAccepted(trouble=Trouble.CREDENTIALS, message=message, retry_after_s=1.0)
+        path = f"/text-to-video/{submission.input['model_name']}"
+        return _submitted(await self._send(http, "POST", path, _new_body(submission)), _TASKS)
+
+    async def _poll(self, http: Http, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
+        by_path: dict[str, list[Handle]] = {}
+        for handle in handles:
+            by_path.setdefault(_path_of(handle), []).append(handle)
+        groups = await asyncio.gather(*(self._group(http, path, group) for path, group in by_path.items()))
+        return {provider_ref: verdict for seen in groups for provider_ref, verdict in seen.items()}
+
+    async def _group(self, http: Http, path: str, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
+        """The generations of one path; trouble there spoils no other path."""
+        try:
+            return await (self._tasks(http, handles) if path == _TASKS else self._legacy(http, path, handles))
+        except (NotSent, Unanswered) as error:
+            return dict.fromkeys((handle.provider_ref for handle in handles), NoVerdict(message=str(error)))
+
+    async def _find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
+        """Ask by external_task_id, which is the reference (section 8)."""
+        external = quote(submission.reference, safe="")
+        path = _TASKS if _is_new(submission) else _PATHS[submission.model]
+        where = f"{path}?external_task_ids={external}" if path == _TASKS else f"{path}/{external}"
+        reply = await self._send(http, "GET", where)
+        if _code(reply) != 0:
+            return no_verdict(reply, _words(reply), gone=_denies(reply))
+        data = reply.object().get("data")
+        for task in items(data) if path == _TASKS else [obj(data)]:
+            provider_ref = _id(obj(task))
+            if provider_ref and _external(obj(task)) in ("", submission.reference):
+                return Accepted(provider_ref=provider_ref, memo={"path": path})
+        return NoVerdict(message="no task has this external id", gone=True)
+
+    # -- looking
+
+    async def _tasks(self, http: Http, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
+        """The new generation: all in one call (section 5.2)."""
+        refs = [handle.provider_ref for handle in handles]
+        reply = await self._ask(
+            http, f"{_TASKS}?task_ids={','.join(quote(known, safe='') for known in refs)}"
+        )
+        if isinstance(reply, NoVerdict):
+            return dict.fromkeys(refs, reply)
+        data = reply.object().get("data")
+        if _code(reply) == 0 and isinstance(data, list):
+            tasks = {_id(obj(task)): obj(task) for task in data}
+            gone = NoVerdict(message="the provider does not know this task", gone=True)
+            return {known: _seen(tasks[known]) if known in tasks else gone for known in refs}
+        if _denies(reply) and len(handles) > 1:  # one unknown id must not hide the others
+            return await one_by_one(handles, lambda handle: self._alone(http, handle))
+        return dict.fromkeys(refs, _nothing(reply))
+
+    async def _alone(self, http: Http, handle: Handle) -> PollVerdict:
+        return (await self._tasks(http, [handle]))[handle.provider_ref]
+
+    async def _legacy(self, http: Http, path: str, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
+        """The legacy API: one by one, or for more than a few the latest 500 of the path first (section 4.1)."""
+        seen: dict[str, PollVerdict] = {}
+        if len(handles) > _FEW:
+            page = await self._ask(http, f"{path}?pageNum=1&pageSize=500")
+            if isinstance(page, NoVerdict):
+                return dict.fromkeys((handle.provider_ref for handle in handles), page)
+            tasks = {_id(obj(task)): obj(task) for task in items(page.object().get("data"))}
+            on_page = [handle for handle in handles if handle.provider_ref in tasks]
+            seen = {handle.provider_ref: _seen(tasks[handle.provider_ref]) for handle in on_page}
+        left = [handle for handle in handles if isinstance(seen.get(handle.provider_ref, _UNSEEN), NoVerdict)]
+        return seen | await one_by_one(left, lambda handle: self._single(http, path, handle))
+
+    async def _single(self, http: Http, path: str, handle: Handle) -> PollVerdict:
+        reply = await self._send(http, "GET", f"{path}/{quote(handle.provider_ref, safe='')}")
+        if _code(reply) != 0:
+            return _nothing(reply)
+        return _seen(obj(reply.object().get("data")))
+
+    async def _ask(self, http: Http, path: str) -> Reply | NoVerdict:
+        """A look at many: the answer, or what is wrong with the account or the server at the moment."""
+        reply = await self._send(http, "GET", path)
+        code = _code(reply)
+        troubled = code in _TROUBLES or code in _UNKNOWN or reply.status in (401, 429) or reply.status >= 500
+        return _nothing(reply) if troubled else reply
+
+    async def _send(self, http: Http, method: str, path: str, body: JsonObject | None = None) -> Reply:
+        headers = {"Authorization": f"Bearer {self._bearer()}"}
+        return await http.send(method, self.base_url + path, headers=headers, json=body)
+
+    def _bearer(self) -> str:
+        secrets = self.credentials.secrets
+        if secrets.get("api_key"):
+            return secrets["api_key"]
+        return mint(secrets.get("access_key", ""), secrets.get("secret_key", ""), self._now())
+
+
+_FEW = 3
+_UNSEEN = NoVerdict(message="not on the page")
+
+
+# ---------------------------------------------------------------- submit
+
+
+def _is_new(submission: Submission) -> bool:
+    return submission.input.get("model_name") in _NEW
+
+
+def _path_of(handle: Handle) -> str:
+    path = handle.memo.get("path")
+    return path if path == _TASKS else _PATHS.get(handle.model, _PATHS[TEXT_TO_VIDEO])
+
+
+def _legacy_body(submission: Submission) -> JsonObject:
+    """Sections 4.2 and 4.4. `duration` is always a string: numbers are refused by some versions."""
+    body = given(submission.input)
+    if "duration_s" in body:
+        body["duration"] = str(int(body.pop("duration_s")))
+    if "n" in body:
+        body["n"] = int(body["n"])
+    hooks = {"callback_url": submission.callback_url, "external_task_id": submission.reference}
+    return {**body, **given(hooks)}
+
+
+_RESOLUTIONS = {"std": "720p", "pro": "1080p", "4k": "4k"}
+_AUDIO = {"on": "native", "off": "off"}
+
+
+def _new_body(submission: Submission) -> JsonObject:
+    """Section 5.1. Here `duration` is an integer."""
+    wanted = submission.input
+    settings = {
+        "resolution": _RESOLUTIONS.get(wanted.get("mode", "std")),
+        "aspect_ratio": wanted.get("aspect_ratio"),
+        "duration": int(wanted.get("duration_s", 5)),
+        "audio": _AUDIO.get(wanted.get("sound", "off")),
+        "multi_shot": wanted.get("multi_shot"),
+    }
+    options = {
+        "callback_url": submission.callback_url,
+        "external_task_id": submission.reference,
+        "watermark_info": wanted.get("watermark_info"),
+    }
+    return {"prompt": wanted["prompt"], "settings": given(settings), "options": given(options)}
+
+
+# HTTP 429 mixes what may be tried again with what is final, so `code` decides alone (section 6).
+_TROUBLES = {
+    1000: Trouble.CREDENTIALS,
+    1001: Trouble.CREDENTIALS,
+    1002: Trouble.CREDENTIALS,
+    1003: Trouble.CREDENTIALS,  # tokens are minted per request: these two mean that a clock is wrong
+    1004: Trouble.CREDENTIALS,
+    1100: Trouble.CREDENTIALS,
+    1101: Trouble.BALANCE,
+    1102: Trouble.BALANCE,
+    1103: Trouble.CREDENTIALS,
+    1302: Trouble.BUSY,
+    1303: Trouble.BUSY,
+    1304: Trouble.CREDENTIALS,
+}
+_PAUSES_S = {1302: 1.0, 1303: 1.0, 1103: 1.0}  # 1103 is about one model: the account serves others
+_REFUSALS = {
+    1200: ErrorCode.INVALID_INPUT,
+    1201: ErrorCode.INVALID_INPUT,
+    1202: ErrorCode.INVALID_INPUT,
+    1203: ErrorCode.INVALID_INPUT,
+    1300: ErrorCode.CONTENT_MODERATED,
+    1301: ErrorCode.CONTENT_MODERATED,
+}
+_UNKNOWN = (5000, 5001, 5002)  # the submit may have worked
+_NOT_FOUND = (1202, 1203)
+
+
+def _submitted(reply: Reply, path: str) -> SubmitVerdict:
+    code = _code(reply)
+    if code == 0 and 200 <= reply.status < 300:
+        provider_ref = _id(obj(reply.object().get("data")))
+        if provider_ref is None:
+            return Unknown(message=said(reply))
+        return Accepted(provider_ref=provider_ref, memo={"path": path})
+    message = _words(reply)
+    if code in _TROUBLES:
+        pause_s = retry_after_s(reply, _PAUSES_S.get(code))
+        return NotAccepted(trouble=_TROUBLES[code], message=message, retry_after_s=pause_s)
+    if code in _REFUSALS:
+        return Rejected(code=_REFUSALS[code], message=message)
+    if code in _UNKNOWN:
+        return Unknown(message=message)
+    return undocumented(reply, message)
+
+
+# ---------------------------------------------------------------- answers
+
+
+def _code(reply: Reply) -> int | None:
+    """The envelope's code, which counts whatever the HTTP status (section 4.5). None: no envelope."""
+    return integer(reply.object().get("code"))
+
+
+def _words(reply: Reply) -> str:
+    body = reply.object()
+    message = text(body.get("message"))
+    return f"{message} (code {_code(reply)})" if message else said(reply)
+
+
+def _denies(reply: Reply) -> bool:
+    return _code(reply) in _NOT_FOUND or (_code(reply) is None and reply.status == 404)
+
+
+def _nothing(reply: Reply) -> NoVerdict:
+    """A look that told nothing; with a pause where the account asks too often."""
+    pause_s = retry_after_s(reply, _PAUSES_S.get(_code(reply) or 0))
+    return NoVerdict(message=_words(reply), gone=_denies(reply), retry_after_s=pause_s)
+
+
+def _id(task: JsonObject) -> str | None:
+    return ref(task.get("task_id")) or ref(task.get("id"))
+
+
+def _external(task: JsonObject) -> str:
+    return text(task.get("external_id")) or text(obj(task.get("task_info")).get("external_task_id"))
+
+
+# ---------------------------------------------------------------- poll
+
+_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,9})?")
+_MODERATED = re.compile(
+    "风控|敏感|policy|risk|content", re.IGNORECASE
+)  # there is no machine code (section 6)
+
+
+def _seen(task: JsonObject) -> PollVerdict:
+    """The verdict on one task of either generation: they differ in names only (section 3)."""
+    status = task.get("task_status") or task.get("status")
+    match status:
+        case "submitted" | "processing":
+            return Running()
+        case "succeed" | "succeeded":
+            return _succeeded(task)
+        case "failed":
+            return _failed(text(task.get("task_status_msg")) or text(task.get("message")))
+        case other:
+            return NoVerdict(message=f"unknown status {text(other, 50)!r}")
+
+
+def _succeeded(task: JsonObject) -> PollVerdict:
+    outputs = tuple(_outputs(task))
+    if not outputs:
+        return NoVerdict(message="the task is finished but names no result")
+    return Succeeded(outputs=outputs, cost=_cost(task))
+
+
+def _outputs(task: JsonObject) -> Iterator[Output]:
+    result = obj(task.get("task_result"))
+    images = sorted(map(obj, items(result.get("images"))), key=lambda image: integer(image.get("index")) or 0)
+    found = [
+        *(("video", obj(video)) for video in items(result.get("videos"))),
+        *(("image", image) for image in images),
+        *((text(obj(output).get("type")), obj(output)) for output in items(task.get("outputs"))),
+    ]
+    for kind, output in found:
+        url = web_url(output.get("url"))
+        if url is not None and kind in ("video", "image"):
+            yield Output(kind=kind, url=url, lives_s=_LIVES_S, duration_s=seconds(output.get("duration")))
+
+
+def _failed(reason: str) -> Failed:
+    if _MODERATED.search(reason):
+        return Failed(code=ErrorCode.CONTENT_MODERATED, message=reason)
+    message = reason or "the provider gave no reason"
+    return Failed(code=ErrorCode.PROVIDER_FAILED, message=message, retryable=True)
+
+
+def _cost(task: JsonObject) -> str | None:
+    """What was deducted, in the provider's own units (section 9)."""
+    deducted = text(task.get("final_unit_deduction"), 64)
+    if deducted:
+        return deducted
+    amounts = [text(obj(bill).get("amount"), 32) for bill in items(task.get("billing"))]
+    if not amounts or not all(map(_AMOUNT.fullmatch, amounts)):
+        return None
+    return str(sum(map(Decimal, amounts)))
