@@ -1,0 +1,164 @@
+"""The operations of our revisions: `op.create_table_if_missing`, `op.add_column_if_missing`,
+`op.create_index_if_missing`.
+
+They look before they act, with a new inspector each time (an inspector remembers what it saw before the DDL),
+so a revision may meet an empty database, a legacy one, or one on which half of it was done by hand. What has
+our name but another shape raises SchemaConflict. In `--sql` mode nobody can look: they say IF NOT EXISTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.operations import MigrateOperation, Operations
+from sqlalchemy.engine import Inspector
+from sqlalchemy.schema import SchemaItem
+
+from migrations.conflicts import serves
+from migrations.errors import SchemaConflict
+
+
+@Operations.register_operation("create_table_if_missing")
+class CreateTableIfMissing(MigrateOperation):
+    """`op.create_table_if_missing(name, *columns_and_constraints)`."""
+
+    @classmethod
+    def create_table_if_missing(cls, operations: Operations, name: str, *elements: SchemaItem) -> None:
+        """Create the table. If it is there, add the nullable columns that it lacks.
+
+        Raises SchemaConflict if the one that is there lacks a NOT NULL column or has one of another type.
+        """
+        if _is_offline(operations):
+            operations.create_table(name, *elements, if_not_exists=True)
+        elif not _inspector(operations).has_table(name):
+            operations.create_table(name, *elements)
+        else:
+            for element in elements:
+                if isinstance(element, sa.Column):
+                    _complete(operations, name, element)
+
+
+@Operations.register_operation("add_column_if_missing")
+class AddColumnIfMissing(MigrateOperation):
+    """`op.add_column_if_missing(table, column)`."""
+
+    @classmethod
+    def add_column_if_missing(cls, operations: Operations, table: str, column: sa.Column[Any]) -> bool:
+        """Add the column, and say whether that was necessary.
+
+        Raises SchemaConflict if the table is missing, or has such a column of another type.
+        """
+        if _is_offline(operations):
+            spoken_there = operations.migration_context.dialect.name == "postgresql"
+            operations.add_column(table, column, if_not_exists=spoken_there or None)
+            return True
+        inspector = _inspector(operations)
+        if not inspector.has_table(table):
+            raise SchemaConflict(f"table {table} is missing, cannot add {table}.{column.name}")
+        if _fits(operations, inspector, table, column):
+            return False
+        operations.add_column(table, column)
+        return True
+
+
+@Operations.register_operation("create_index_if_missing")
+class CreateIndexIfMissing(MigrateOperation):
+    """`op.create_index_if_missing(name, table, columns, unique=False)`."""
+
+    @classmethod
+    def create_index_if_missing(
+        cls, operations: Operations, name: str, table: str, columns: Sequence[str], *, unique: bool = False
+    ) -> None:
+        """Create the index; on PostgreSQL without blocking writers, if the table has rows.
+
+        Raises SchemaConflict if an index of that name covers other columns.
+        """
+        if _is_offline(operations):
+            operations.create_index(name, table, columns, unique=unique, if_not_exists=True)
+            return
+        _drop_invalid(operations, name)
+        if not _is_indexed(_inspector(operations), name, table, columns):
+            _create_index(operations, name, table, columns, unique)
+
+
+def _is_offline(operations: Operations) -> bool:
+    return operations.migration_context.as_sql
+
+
+def _inspector(operations: Operations) -> Inspector:
+    return sa.inspect(operations.get_bind())
+
+
+def _complete(operations: Operations, table: str, column: sa.Column[Any]) -> None:
+    if _fits(operations, _inspector(operations), table, column):
+        return
+    if not column.nullable:
+        raise SchemaConflict(f"table {table} exists without the column {column.name}: is the name taken?")
+    operations.add_column(table, sa.Column(column.name, column.type))
+
+
+def _fits(operations: Operations, inspector: Inspector, table: str, column: sa.Column[Any]) -> bool:
+    """False: the column is missing. Raises SchemaConflict: it is there with another type."""
+    dialect = operations.migration_context.dialect
+    for found in inspector.get_columns(table):
+        if found["name"] == column.name:
+            if not serves(found["type"], column.type.dialect_impl(dialect), dialect.name):
+                raise SchemaConflict(f"{table}.{column.name} is {found['type']!r}, not {column.type!r}")
+            return True
+    return False
+
+
+def _is_indexed(inspector: Inspector, name: str, table: str, columns: Sequence[str]) -> bool:
+    # SQLite accepts a misspelt column and indexes a constant string.
+    unknown = set(columns) - {found["name"] for found in inspector.get_columns(table)}
+    if unknown:
+        raise SchemaConflict(f"index {name}: {table} has no column {', '.join(sorted(unknown))}")
+    for found in inspector.get_indexes(table):
+        if found["name"] == name:
+            if list(found["column_names"]) != list(columns):
+                raise SchemaConflict(f"index {name} is on {found['column_names']}, not on {list(columns)}")
+            return True
+    return False
+
+
+def _create_index(
+    operations: Operations, name: str, table: str, columns: Sequence[str], unique: bool
+) -> None:
+    if operations.migration_context.dialect.name != "postgresql" or not _has_rows(operations, table):
+        operations.create_index(name, table, columns, unique=unique)
+        return
+    with _outside_transaction(operations):
+        operations.create_index(name, table, columns, unique=unique, postgresql_concurrently=True)
+
+
+def _has_rows(operations: Operations, table: str) -> bool:
+    one = sa.select(sa.literal(1)).select_from(sa.table(table)).limit(1)
+    return operations.get_bind().execute(one).first() is not None
+
+
+def _drop_invalid(operations: Operations, name: str) -> None:
+    """A concurrent build that was interrupted leaves an index that nobody uses but everybody maintains."""
+    if operations.migration_context.dialect.name != "postgresql":
+        return
+    carcass = sa.text(
+        "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE NOT i.indisvalid AND c.relname = :name AND pg_table_is_visible(c.oid)"
+    )
+    if operations.get_bind().execute(carcass, {"name": name}).first() is not None:
+        with _outside_transaction(operations):
+            operations.drop_index(name, postgresql_concurrently=True)
+
+
+@contextmanager
+def _outside_transaction(operations: Operations) -> Iterator[None]:
+    """Commit what came before, and wait for slow readers: CONCURRENTLY blocks nobody while it waits."""
+    with operations.migration_context.autocommit_block():
+        bind = operations.get_bind()
+        bind.execute(sa.text("SET lock_timeout = 0"))
+        try:
+            yield
+        finally:
+            bind.execute(sa.text("RESET lock_timeout"))

@@ -1,0 +1,152 @@
+"""The memory of upgrades: a report for each run, a ledger line for each revision, and the counting of rows.
+
+Both tables are made by the runner and not by a revision: they must exist to tell that a revision failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from common import clock
+from common.db import schema
+from common.ids import new_id
+from migrations.chain import Chain
+from migrations.errors import RowsLost
+from migrations.target import LEDGER, METADATA, REPORT
+
+# Verdicts.
+RUNNING = "running"
+OK = "ok"
+DEGRADED = "degraded"
+FAILED = "failed"
+REFUSED = "refused"
+INTERRUPTED = "interrupted"
+
+Rows = dict[str, int]
+
+# Tables whose rows are kept for good. The others (steps, tokens, keys, deliveries) shrink in everyday work,
+# which goes on during an upgrade on PostgreSQL.
+_LASTING = {
+    "user": "users",
+    "job": "jobs",
+    "tool": "tools",
+    "group": "groups",
+    "artifact": "artifacts",
+    "credit_account": "credit accounts",
+    "ledger_entry": "ledger entries",
+    "auth": "passwords",
+}
+_ALWAYS_NAMED = {"user", "job"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run that has begun."""
+
+    id: str
+    began: float
+    rows_before: Rows
+
+
+def ensure_tables(connection: Connection) -> None:
+    """Make the two tables if they are missing. Runs under the guard."""
+    METADATA.create_all(connection, tables=[REPORT, LEDGER])
+
+
+def begin(connection: Connection, *, holder: str, db: tuple[str, ...], aim: str) -> Report:
+    """Note that a run begins; runs that never ended were killed."""
+    killed = update(REPORT).where(REPORT.c.verdict == RUNNING).values(verdict=INTERRUPTED)
+    connection.execute(killed)
+    report = Report(new_id("mig"), time.monotonic(), count_rows(connection))
+    connection.execute(
+        REPORT.insert().values(
+            id=report.id,
+            started_at=clock.now(),
+            holder=holder,
+            from_revision=",".join(db) or None,
+            to_revision=aim,
+            verdict=RUNNING,
+            rows_before=report.rows_before,
+        )
+    )
+    return report
+
+
+def end(connection: Connection, report: Report, verdict: str, **facts: Any) -> None:
+    """Note how a run ended: `rung`, `rows_after`, `error`."""
+    duration_s = round(time.monotonic() - report.began, 3)
+    ended = {"finished_at": clock.now(), "verdict": verdict, "duration_s": duration_s, **facts}
+    connection.execute(update(REPORT).where(REPORT.c.id == report.id).values(ended))
+
+
+def ledger_writer(chain: Chain, report_id: str | None) -> Callable[..., None]:
+    """Alembic's `on_version_apply` hook: one ledger line per revision, in the revision's own transaction."""
+    last = [time.monotonic()]
+
+    def write(*, ctx: Any, step: Any, **_: Any) -> None:
+        duration_ms = int((time.monotonic() - last[0]) * 1000)
+        last[0] = time.monotonic()
+        if step.is_upgrade and not step.is_stamp:
+            record(ctx.connection, chain, step.up_revision_id, duration_ms, report_id)
+
+    return write
+
+
+def record(
+    connection: Connection, chain: Chain, revision: str, duration_ms: int, report_id: str | None
+) -> None:
+    """Write a revision into the ledger; a repeated one (its version table was lost) replaces its line."""
+    connection.execute(LEDGER.delete().where(LEDGER.c.revision == revision))
+    connection.execute(
+        LEDGER.insert().values(
+            revision=revision,
+            checksum=chain.checksum(revision),
+            applied_at=clock.now(),
+            duration_ms=duration_ms,
+            report_id=report_id,
+        )
+    )
+
+
+def last(connection: Connection, limit: int = 1) -> list[Row[Any]]:
+    """The latest reports, newest first; none where the table is missing."""
+    if REPORT.name not in schema.columns(connection):
+        return []
+    return list(connection.execute(select(REPORT).order_by(REPORT.c.id.desc()).limit(limit)))
+
+
+def count_rows(connection: Connection) -> Rows:
+    """Rows of every table that existed before and whose rows are kept for good."""
+    existing = schema.columns(connection).keys()
+    tables = [METADATA.tables[name] for name in _LASTING if name in existing]
+    return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
+
+
+def check_kept(before: Rows, after: Rows) -> None:
+    """Raises RowsLost if any table has fewer rows than before."""
+    lost = [
+        f"{name}: {count} → {after.get(name, 0)}"
+        for name, count in before.items()
+        if after.get(name, 0) < count
+    ]
+    if lost:
+        raise RowsLost(f"rows were lost: {', '.join(lost)}")
+
+
+def kept_line(before: Rows) -> str:
+    """E.g. `Existing users: 1250, jobs: 5000 (all kept)`."""
+    named = [name for name in _LASTING if name in before and (before[name] or name in _ALWAYS_NAMED)]
+    told = [f"{_LASTING[name]}: {before[name]}" for name in named]
+    return f"Existing {', '.join(told)} (all kept)" if told else "A new database"
+
+
+def is_since(report: Row[Any], moment: datetime) -> bool:
+    """Did that run end after `moment`?"""
+    ended = report.finished_at
+    return ended is not None and ended >= moment
