@@ -1,0 +1,70 @@
+"""What every call that submits a job shares: its options, its key, its wait and its answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from flask import Response
+from sqlalchemy.orm import Session
+
+from common.db import reading, transaction
+from common.services import jobs
+from common.services.jobs import NewJob, Once
+from common.services.presentation import job_object
+from common.services.users import Actor
+from common.words import TERMINAL
+from web.answers import answer
+from web.parsing import idempotency_key
+from web.schemas import JobOptions
+from web.waiting import preferred_wait_s, until_finished
+
+HEADERS = ("Idempotency-Key", "Prefer")
+
+
+def options(body: JobOptions) -> dict[str, Any]:
+    """The body's job options as `NewJob` takes them."""
+    return {
+        "webhook_url": body.webhook_url,
+        "metadata": body.metadata or {},
+        "priority": body.priority,
+        "deadline_s": body.deadline_s,
+    }
+
+
+def once(route: str, body: object) -> Once | None:
+    """The request's Idempotency-Key with a fingerprint of what it asks for, however that was written."""
+    key = idempotency_key()
+    if key is None:
+        return None
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
+    return Once(route, key, hashlib.sha256(text.encode()).hexdigest())
+
+
+def submit(actor: Actor, accept: Callable[[Session], tuple[Any, bool]]) -> Response:
+    """Accept a job in one transaction and answer 202; or 200 if it finishes within the preferred wait."""
+    with transaction() as session:
+        job, replayed = accept(session)
+        shown = job_object(job, jobs.artifacts(session, [job.id])[job.id] if replayed else [])
+    headers = {"Location": f"/v1/jobs/{shown['id']}"}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    wait_s = preferred_wait_s()
+    if not wait_s:
+        return answer(shown, 202, headers)
+    headers["Preference-Applied"] = f"wait={wait_s}"
+    if shown["status"] in TERMINAL or until_finished(shown["id"], wait_s):
+        return answer(show(actor, shown["id"]), 200, headers)
+    return answer(shown, 202, headers)
+
+
+def show(actor: Actor, job_id: str) -> dict[str, Any]:
+    """The job as it is now. Raises NotFound."""
+    with reading() as session:
+        job = jobs.get(session, actor, job_id)
+        return job_object(job, jobs.artifacts(session, [job_id])[job_id])
+
+
+__all__ = ["HEADERS", "NewJob", "once", "options", "show", "submit"]

@@ -1,0 +1,61 @@
+"""The application: blueprints, errors, and what happens around every request."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from flask import Flask, Response, abort, g, request
+
+from common.settings import settings
+from web import commands, errors, metrics
+from web.answers import JsonResponse
+from web.api import account, admin, callbacks, docs, health, jobs, media, models, tools
+
+_SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+access_log = logging.getLogger("web.access")
+
+
+def create_app() -> Flask:
+    """A new application, for gunicorn (`web.wsgi`), for `flask --app web.app` and for tests."""
+    app = Flask("web", static_folder=None)
+    app.response_class = JsonResponse
+    app.config["MAX_CONTENT_LENGTH"] = settings().max_body_bytes
+    app.url_map.merge_slashes = False  # its redirects would be HTML
+    for room in (jobs, models, account, tools, admin, callbacks, media, health, docs):
+        app.register_blueprint(room.blueprint)
+    errors.register(app)
+    app.before_request(_begin)
+    app.after_request(_end)
+    commands.register(app)
+    return app
+
+
+def _begin() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+    g.began_at = time.perf_counter()
+    if "\0" in request.path:
+        abort(404)
+
+
+def _end(made: Response) -> Response:
+    """Name the request, count it, write it down: never with its query, and never with a callback's token."""
+    made.headers["X-Request-Id"] = g.request_id
+    took_s = time.perf_counter() - g.began_at
+    rule = request.url_rule.rule if request.url_rule else "unmatched"
+    method = request.method if request.method in _METHODS else "OTHER"
+    metrics.answered(method, rule, made.status_code, took_s)
+    if access_log.isEnabledFor(logging.INFO) and rule not in _QUIET:
+        path = rule if rule.startswith("/callbacks/") else request.path[:500]
+        access_log.info(
+            "%s %s %d", method, path, made.status_code,
+            extra={"request_id": g.request_id, "status": made.status_code, "took_ms": round(took_s * 1000, 1)},
+        )  # fmt: skip
+    return made
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

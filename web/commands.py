@@ -1,0 +1,121 @@
+"""Operators' commands: `flask --app web.app …`. Standard output holds only what scripts need."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+from sqlalchemy.exc import DBAPIError
+
+from common.db import reading, transaction
+from common.errors import AppError, InvalidInput
+from common.ids import new_id
+from common.services import credits, jobs, users
+from common.services.presentation import job_object
+from common.services.users import Actor
+from common.words import Role
+
+OPERATOR = Actor("operator", "", "operator", Role.ADMIN)  # whoever has a shell may see everything
+
+users_commands = AppGroup("users", help="Users of the platform.")
+tokens_commands = AppGroup("tokens", help="Bearer tokens.")
+credits_commands = AppGroup("credits", help="Users' credits.")
+ledger_commands = AppGroup("ledger", help="The history of credits.")
+jobs_commands = AppGroup("jobs", help="Users' jobs.")
+
+
+def register(app: Flask) -> None:
+    """Make the commands known to `flask`."""
+    for group in (users_commands, tokens_commands, credits_commands, ledger_commands, jobs_commands):
+        app.cli.add_command(group)
+
+
+def plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what goes wrong into one line on standard error and exit code 1."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        logging.getLogger().setLevel(logging.ERROR)
+        try:
+            command(*args, **kwargs)
+        except AppError as error:
+            _fail(str(error))
+        except DBAPIError as error:
+            _fail(f"database: {str(error.orig or error).strip().partition(chr(10))[0]}")
+
+    return run
+
+
+def _fail(line: str) -> None:
+    click.echo(f"error: {line}", err=True)
+    sys.exit(1)
+
+
+@users_commands.command("create")
+@click.argument("email")
+@click.option("--name", default="", help="Defaults to the part before the @.")
+@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.USER.value)
+@click.option("--password", help="Without one the user can only use tokens.")
+@plainly
+def create_user(email: str, name: str, role: str, password: str | None) -> None:
+    """Create a user and print the id."""
+    with transaction() as session:
+        user = users.create_user(session, email=email, name=name, role=Role(role), password=password)
+    click.echo(user.id)
+
+
+@tokens_commands.command("create")
+@click.argument("email")
+@click.option("--name", default="command line")
+@plainly
+def create_token(email: str, name: str) -> None:
+    """Create a token for a user and print it, this once."""
+    with transaction() as session:
+        secret, _ = users.create_token(session, users.find_user(session, email).id, name[:255])
+    click.echo(secret)
+
+
+@credits_commands.command("grant")
+@click.argument("email")
+@click.argument("amount", type=int)
+@click.option("--note")
+@plainly
+def grant(email: str, amount: int, note: str | None) -> None:
+    """Give a user credits and print the ledger entry's id."""
+    if not 1 <= amount <= credits.MAX_AMOUNT:
+        raise InvalidInput(f"AMOUNT must be 1 to {credits.MAX_AMOUNT}.")
+    with transaction() as session:
+        user = users.find_user(session, email)
+        entry = credits.grant(
+            session, user.id, amount, note=note, reference=f"grant:operator:{new_id('key')}"
+        )
+    click.echo(entry.id)
+
+
+@ledger_commands.command("verify")
+@plainly
+def verify() -> None:
+    """Prove that every credit is accounted for; exit 1 with what is not."""
+    with reading() as session:
+        wrong = credits.verify(session)
+    for line in wrong:
+        click.echo(line)
+    sys.exit(1 if wrong else 0)
+
+
+@jobs_commands.command("show")
+@click.argument("job_id")
+@plainly
+def show(job_id: str) -> None:
+    """Print a job as JSON."""
+    with reading() as session:
+        job = jobs.get(session, OPERATOR, job_id)
+        shown = job_object(job, jobs.artifacts(session, [job_id])[job_id])
+    click.echo(json.dumps(shown, ensure_ascii=False, indent=2))

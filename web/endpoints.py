@@ -1,0 +1,92 @@
+"""What every endpoint declares once: who may call it, what it takes and what it answers.
+
+The decorator does the parsing and the authorising; `web.openapi` reads the same declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import wraps
+from typing import Any
+
+from flask import Response, request
+from pydantic import BaseModel
+
+from web import auth
+from web.answers import answer
+from web.parsing import body_object, fit, query_values
+
+SMALL_BODY = 65_536
+View = Callable[..., Response | dict[str, Any]]
+
+
+class Access(Enum):
+    """Who may call an endpoint."""
+
+    ANYONE = "anyone"
+    USER = "user"
+    SUBMITTER = "submitter"  # a user, recognised from memory where it was seen a moment ago
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One endpoint's declaration."""
+
+    access: Access
+    body: type[BaseModel] | None
+    query: type[BaseModel] | None
+    returns: type[BaseModel] | None  # None: no JSON, or nothing at all
+    many: bool
+    status: int
+    errors: tuple[int, ...]
+    headers: tuple[str, ...]  # request headers that mean something here
+    summary: str
+
+
+def endpoint(
+    *,
+    access: Access,
+    body: type[BaseModel] | None = None,
+    query: type[BaseModel] | None = None,
+    returns: type[BaseModel] | None = None,
+    many: bool = False,
+    status: int = 200,
+    errors: tuple[int, ...] = (),
+    headers: tuple[str, ...] = (),
+    max_bytes: int | None = None,
+) -> Callable[[View], View]:
+    """Call the view with `actor`, `body` and `query` as far as they are declared; answer what it returns."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def call(**given: Any) -> Response:
+            if max_bytes is not None:
+                request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
+            if access is not Access.ANYONE:
+                given["actor"] = _authorised(access)
+            if query is not None:
+                given["query"] = query_values(query)
+            if body is not None:
+                given["body"] = fit(body, body_object())
+            made = view(**given)
+            return made if isinstance(made, Response) else answer(made, status)
+
+        call.endpoint = Endpoint(  # type: ignore[attr-defined]
+            access=access, body=body, query=query, returns=returns, many=many, status=status, errors=errors,
+            headers=headers, summary=(view.__doc__ or "").strip().partition("\n")[0],
+        )  # fmt: skip
+        return call
+
+    return decorate
+
+
+def _authorised(access: Access) -> Any:
+    return auth.admin() if access is Access.ADMIN else auth.actor(remembered=access is Access.SUBMITTER)
+
+
+def declaration(view: Callable[..., Any]) -> Endpoint | None:
+    """What `endpoint` was told about this view."""
+    return getattr(view, "endpoint", None)

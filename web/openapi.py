@@ -1,0 +1,208 @@
+"""The OpenAPI document, made from the routes, their declarations and the catalogue.
+
+`python -m web.openapi --write` keeps a copy in `web/openapi.json`; `--check` fails when that copy is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from common.providers.registry import MODELS
+from web import schemas, shapes
+from web.endpoints import Access, Endpoint, declaration
+
+COPY = Path(__file__).with_name("openapi.json")
+_REF = "#/components/schemas/{model}"
+_DESCRIPTION = (
+    "Self-hosted AI media jobs: Midjourney, Kling, Jimeng and Flux behind one API. Every answer carries "
+    "`X-Request-Id`; every error has the same shape. Lists are read by cursor: pass `next` as `after`."
+)
+_REQUEST_HEADERS = {
+    "Idempotency-Key": "Makes a repeat safe: the same key and body answer what the first one answered.",
+    "Prefer": "`wait=N`: hold the answer until the job is finished, at most N (≤ 60) seconds.",
+}
+_ERRORS_OF_ALL = (400, 401, 403, 422, 503)
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """The whole document."""
+    routes = list(_routes(app))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "wxiai", "version": "1", "description": _DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "paths": _paths(routes),
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(routes) | _inputs(),
+            "responses": {"error": _json_content("What went wrong.", {"$ref": _REF.format(model="Error")})},
+        },
+    }
+
+
+# ---------------------------------------------------------------- routes
+
+_Route = tuple[str, str, str, Callable[..., Any], Endpoint]
+
+
+def _routes(app: Flask) -> Iterator[_Route]:
+    """Path, method, name, view and declaration of every route, in a stable order."""
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        view = app.view_functions[rule.endpoint]
+        declared = declaration(view)
+        if declared is None:
+            raise LookupError(f"{rule.rule} declares nothing")
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            yield path, method.lower(), rule.endpoint, view, declared
+
+
+def _paths(routes: list[_Route]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for path, method, name, view, declared in routes:
+        paths.setdefault(path, {})[method] = _operation(path, method, name, view, declared)
+    return paths
+
+
+def _operation(
+    path: str, method: str, name: str, view: Callable[..., Any], declared: Endpoint
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{name.replace('.', '_')}" + ("_replace" if method == "put" else ""),
+        "summary": declared.summary,
+        "tags": [name.partition(".")[0]],
+        "parameters": _parameters(path, declared),
+        "responses": _responses(declared),
+    }
+    details = "\n".join(line.strip() for line in (view.__doc__ or "").strip().splitlines()[1:]).strip()
+    if details:
+        operation["description"] = details
+    if declared.body is not None:
+        reference = {"$ref": _REF.format(model=_title(declared.body))}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
+    if declared.access is Access.ANYONE:
+        operation["security"] = []
+    return operation
+
+
+def _parameters(path: str, declared: Endpoint) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", path)
+    ]
+    if declared.query is not None:
+        properties = declared.query.model_json_schema(ref_template=_REF)["properties"]
+        made += [{"name": name, "in": "query", "schema": field} for name, field in properties.items()]
+    made += [
+        {"name": name, "in": "header", "description": _REQUEST_HEADERS[name], "schema": {"type": "string"}}
+        for name in declared.headers
+    ]
+    return made
+
+
+def _responses(declared: Endpoint) -> dict[str, Any]:
+    good: dict[str, Any] = {"description": HTTPStatus(declared.status).phrase}
+    if declared.returns is not None:
+        reference = {"$ref": _REF.format(model=_title(declared.returns))}
+        good = _json_content(good["description"], _list_of(reference) if declared.many else reference)
+    made = {str(declared.status): good}
+    if "Prefer" in declared.headers and declared.status == HTTPStatus.ACCEPTED:
+        made["200"] = {**good, "description": "Finished within the preferred wait"}
+    always = _ERRORS_OF_ALL if declared.access is not Access.ANYONE else (503,)
+    refusals = {*always, *declared.errors, *((400, 413, 422) if declared.body else ())}
+    return made | {str(status): {"$ref": "#/components/responses/error"} for status in sorted(refusals)}
+
+
+def _json_content(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _list_of(reference: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["object", "data", "has_more", "next"],
+        "properties": {
+            "object": {"const": "list"},
+            "data": {"type": "array", "items": reference},
+            "has_more": {"type": "boolean"},
+            "next": {"type": ["string", "null"], "description": "Pass it as `after`"},
+        },
+    }
+
+
+# ---------------------------------------------------------------- schemas
+
+
+def _title(model: type[BaseModel]) -> str:
+    """Requests and answers may share a name (`NewToken`): what is sent gets a suffix."""
+    return f"{model.__name__}Request" if issubclass(model, (schemas.Body, schemas.Query)) else model.__name__
+
+
+def _schemas(routes: list[_Route]) -> dict[str, Any]:
+    """Every model that a route takes or answers, and what those hold."""
+    declared = [route[4] for route in routes]
+    taken = {model for each in declared for model in (each.body, each.query) if model is not None}
+    answered = {each.returns for each in declared if each.returns is not None} | {shapes.Error}
+    made: dict[str, Any] = {}
+    for models in (answered, taken):
+        made |= _definitions(sorted(models, key=lambda model: model.__name__))
+    job = made["NewJobRequest"]["properties"]
+    job["model"]["enum"] = list(MODELS)
+    job["input"]["anyOf"] = [{"$ref": _REF.format(model=_input_name(model))} for model in MODELS]
+    return dict(sorted(made.items()))
+
+
+def _definitions(models: list[type[BaseModel]]) -> dict[str, Any]:
+    _, top = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    found: dict[str, Any] = top.get("$defs", {})
+    names = {model.__name__: _title(model) for model in models if model.__name__ != _title(model)}
+    return {names.get(name, name): schema for name, schema in found.items()}
+
+
+def _inputs() -> dict[str, Any]:
+    """The input of every model of the catalogue."""
+    return {_input_name(model_id): spec.input_schema for model_id, spec in MODELS.items()}
+
+
+def _input_name(model_id: str) -> str:
+    return "input." + model_id.replace("/", ".")
+
+
+# ---------------------------------------------------------------- the copy in the repository
+
+
+def text(app: Flask) -> str:
+    """The document as it is written down."""
+    return json.dumps(document(app), indent=1, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """`--write` renews the copy, `--check` compares it."""
+    from web.app import create_app
+
+    fresh = text(create_app())
+    if arguments == ["--write"]:
+        COPY.write_text(fresh)
+        return 0
+    if arguments != ["--check"]:
+        print("usage: python -m web.openapi --check | --write", file=sys.stderr)
+        return 2
+    if COPY.exists() and COPY.read_text() == fresh:
+        return 0
+    print("web/openapi.json is out of date: run `python -m web.openapi --write`", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

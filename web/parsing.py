@@ -1,0 +1,154 @@
+"""Requests into checked values. A body is believed in nothing: not its encoding, depth, numbers or names."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from typing import Any, NoReturn, TypeVar
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import UnsupportedMediaType
+
+from common.errors import InvalidInput, MalformedRequest
+
+MAX_DEPTH = 64
+_LARGEST_INTEGER = 2**63 - 1
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
+_NAME_LENGTH = 60
+M = TypeVar("M", bound=BaseModel)
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value, or MalformedRequest for what is not strict JSON in UTF-8 (RFC 8259, no repeated names)."""
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise MalformedRequest("The body is not UTF-8.") from None
+    except RecursionError:
+        raise MalformedRequest("The body is nested too deeply.") from None
+    except json.JSONDecodeError as error:
+        raise MalformedRequest(f"The body is not valid JSON: {error.msg} at character {error.pos}.") from None
+    except ValueError:
+        raise MalformedRequest("The body holds a number with too many digits.") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise MalformedRequest(f"The body gives {_shown(twice)} twice.")
+    return made
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise MalformedRequest(f"The body is not valid JSON: it holds {name}.")
+
+
+def check_values(value: Any, path: str = "", depth: int = 0) -> None:
+    """Refuse what no database could keep: NUL characters, lone surrogates, numbers out of range, deep nesting."""
+    if isinstance(value, str):
+        _check_text(value, path)
+    elif isinstance(value, dict):
+        _check_depth(depth)
+        for name, item in value.items():
+            _check_text(name, path)
+            check_values(item, f"{path}.{name}" if path else name, depth + 1)
+    elif isinstance(value, list):
+        _check_depth(depth)
+        for number, item in enumerate(value):
+            check_values(item, f"{path}.{number}" if path else str(number), depth + 1)
+    elif isinstance(value, (int, float)):
+        _check_number(value, path)
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise MalformedRequest("The body is nested too deeply.")
+
+
+def _check_text(text: str, path: str) -> None:
+    if "\0" in text:
+        raise InvalidInput("Text must not hold the character U+0000.", param=param_name(path))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                "Text must be valid Unicode, without lone surrogates.", param=param_name(path)
+            ) from None
+
+
+def _check_number(number: float, path: str) -> None:
+    if not math.isfinite(number) or (isinstance(number, int) and abs(number) > _LARGEST_INTEGER):
+        raise InvalidInput("This number is out of range.", param=param_name(path))
+
+
+def param_name(path: str) -> str | None:
+    """A field's path as answers show it: bounded, and always text that can be encoded."""
+    return path.encode("ascii", "backslashreplace").decode().replace("\0", "\\x00")[:200] or None
+
+
+def _shown(name: str) -> str:
+    return repr(name[:_NAME_LENGTH])
+
+
+# ---------------------------------------------------------------- body and query
+
+
+def body_object() -> dict[str, Any]:
+    """The request's body as an object whose values can be stored. Raises MalformedRequest or InvalidInput."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Compressed bodies are not supported.")
+    value = parse_json(request.get_data(cache=False))
+    if not isinstance(value, dict):
+        raise MalformedRequest("The body must be a JSON object.")
+    check_values(value)
+    return value
+
+
+def fit(model: type[M], value: dict[str, Any]) -> M:
+    """The value as this model. Raises InvalidInput that names the field."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def query_values(model: type[M]) -> M:
+    """The query parameters as this model; unknown and repeated ones are refused."""
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise InvalidInput(f"{_shown(name)} is given twice.", param=param_name(name))
+        if "\0" in name + values[0] or "\ufffd" in name + values[0]:
+            raise InvalidInput("This is not text.", param=param_name(name))
+    return fit(model, request.args.to_dict())
+
+
+def _invalid(error: ValidationError) -> InvalidInput:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    name = param_name(path)
+    match first["type"]:
+        case "missing":
+            message = f"{name} is required."
+        case "extra_forbidden":
+            message = f"{name} is not known here."
+        case _:
+            message = f"{name}: {first['msg'].removeprefix('Value error, ')}."
+    return InvalidInput(message, param=name)
+
+
+def idempotency_key() -> str | None:
+    """The client's Idempotency-Key, if it sent one: 1 to 255 visible ASCII characters."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _VISIBLE.fullmatch(key):
+        raise InvalidInput(
+            "An Idempotency-Key has 1 to 255 visible ASCII characters.", param="Idempotency-Key"
+        )
+    return key

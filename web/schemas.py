@@ -1,0 +1,204 @@
+"""What requests may hold. Strict: no unknown fields, no numbers in quotes."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from common.ids import ID_LENGTH
+from common.services.credits import MAX_AMOUNT
+from common.services.jobs import LONGEST_DEADLINE_S
+from common.words import Status
+
+METADATA_BYTES = 16_384
+_LONGEST_URL = 2000
+
+
+class Body(BaseModel):
+    """A request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """Query parameters: all text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------- fields
+
+
+def _web_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        raise ValueError("must be an http:// or https:// address")
+    return url
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(metadata, ensure_ascii=False).encode()) > METADATA_BYTES:
+        raise ValueError(f"must not exceed {METADATA_BYTES} bytes")
+    return metadata
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _id(prefix: str) -> Any:
+    pattern = rf"^{prefix}_[0-9a-z]{{{ID_LENGTH - len(prefix) - 1}}}$"
+    return Annotated[str, Field(pattern=pattern, description=f"An id that starts with {prefix}_")]
+
+
+WebUrl = Annotated[
+    str, Field(max_length=_LONGEST_URL, json_schema_extra={"format": "uri"}), AfterValidator(_web_url)
+]
+Metadata = Annotated[dict[str, Any], AfterValidator(_small)]
+Priority = Annotated[int, Field(ge=-100, le=100)]
+Deadline = Annotated[float, Field(ge=1, le=LONGEST_DEADLINE_S)]
+Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+Email = Annotated[str, Field(min_length=3, max_length=255)]
+RoleName = Literal["admin", "user", "pending"]
+Anything = Annotated[Any, Field(description="An object that fits the model's input_schema")]
+
+
+# ---------------------------------------------------------------- jobs
+
+
+class JobOptions(Body):
+    """What may be said about a job besides its model and input."""
+
+    webhook_url: WebUrl | None = None
+    metadata: Metadata | None = None
+    priority: Priority = 0
+    deadline_s: Deadline | None = None
+
+
+class NewJob(JobOptions):
+    """A job to run."""
+
+    model: Annotated[str, Field(max_length=128, examples=["flux/pro-1.1"])]
+    input: Anything
+    parent_id: Annotated[str, Field(max_length=64)] | None = None
+
+
+class NewQuote(NewJob):
+    """A job whose price is asked for; only model and input count."""
+
+
+class JobsQuery(Query):
+    """Which jobs to list."""
+
+    status: Status | None = None
+    model: Annotated[str, Field(max_length=128)] | None = None
+    limit: Limit = 20
+    after: _id("job") | None = None  # type: ignore[valid-type]
+
+
+class LedgerQuery(Query):
+    """Which ledger entries to list."""
+
+    limit: Limit = 20
+    after: _id("led") | None = None  # type: ignore[valid-type]
+
+
+class PageQuery(Query):
+    """Which part of a list to show."""
+
+    limit: Limit = 20
+    after: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+
+
+# ---------------------------------------------------------------- users and tokens
+
+
+class SignIn(Body):
+    """An e-mail and its password."""
+
+    email: Annotated[str, Field(min_length=1, max_length=320)]
+    password: Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class NewToken(Body):
+    """A token to create."""
+
+    name: Name
+
+
+class NewUser(Body):
+    """A user to create."""
+
+    email: Email
+    name: Annotated[str, Field(max_length=255)] = ""
+    role: RoleName = "user"
+    password: Annotated[str, Field(min_length=8, max_length=72)] | None = None
+
+
+class UserChange(Body):
+    """What to change about a user; what is absent stays."""
+
+    email: Email | None = None
+    name: Name | None = None
+    role: RoleName | None = None
+    password: Annotated[str, Field(min_length=8, max_length=72)] | None = None
+
+
+class NewGrant(Body):
+    """Credits to add."""
+
+    amount: Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
+    note: Annotated[str, Field(max_length=1000)] | None = None
+
+
+# ---------------------------------------------------------------- tools
+
+
+class Circle(Body):
+    """Users and groups, by id."""
+
+    user_ids: Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=1000)] = []
+    group_ids: Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=1000)] = []
+
+
+class AccessControl(Body):
+    """Who besides the owner and administrators may read (and run) or change a tool."""
+
+    read: Circle | None = None
+    write: Circle | None = None
+
+
+class ToolChange(Body):
+    """What to change about a tool; what is absent stays."""
+
+    name: Name = ""
+    description: Annotated[str, Field(max_length=10_000)] = ""
+    model: Annotated[str, Field(max_length=128)] = ""
+    input: dict[str, Any] = {}
+    access_control: AccessControl | None = None
+
+
+class NewTool(ToolChange):
+    """A tool to create. Without `access_control` it is its owner's alone; `null` means everyone."""
+
+    name: Name
+    model: Annotated[str, Field(max_length=128)]
+    access_control: AccessControl | None = AccessControl()
+
+
+class ToolRun(JobOptions):
+    """A run of a tool; what `input` holds wins over the tool's own input."""
+
+    input: dict[str, Any] = {}
+    parent_id: Annotated[str, Field(max_length=64)] | None = None

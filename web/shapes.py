@@ -1,0 +1,241 @@
+"""What answers hold, for the OpenAPI document; tests hold real answers against these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from common.words import EntryKind, ErrorCode, Status
+
+
+class Shape(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(Shape):
+    """What went wrong, and in which field."""
+
+    code: str
+    type: str
+    message: str
+    param: str | None
+
+
+class Error(Shape):
+    """Every answer with a status of 400 or more."""
+
+    error: ErrorDetail
+
+
+# ---------------------------------------------------------------- jobs
+
+
+class Artifact(Shape):
+    """A result in the operator's storage."""
+
+    id: str
+    kind: str
+    url: str
+    thumbnail_url: str | None
+    content_type: str
+    bytes: int
+    width: int | None
+    height: int | None
+    duration_s: float | None
+    sha256: str
+
+
+class Action(Shape):
+    """What may follow a result: a job with this `input.action` and the job as `parent_id`."""
+
+    id: str
+    label: str
+
+
+class JobError(Shape):
+    """Why a job failed."""
+
+    code: ErrorCode
+    message: str
+    retryable: bool
+
+
+class Cost(Shape):
+    """Credits: `held` at submission, `charged` once settled."""
+
+    held: int
+    charged: int | None
+
+
+class Urls(Shape):
+    """Where to go on."""
+
+    self: str
+    events: str
+    cancel: str
+
+
+class Job(Shape):
+    """One request, from submission to settlement."""
+
+    id: str
+    object: Literal["job"]
+    status: Status
+    provider: str
+    model: str
+    action: str
+    input: dict[str, Any]
+    progress: int = Field(ge=0, le=100)
+    preview_url: str | None
+    parent_id: str | None
+    artifacts: list[Artifact]
+    actions: list[Action]
+    output: dict[str, Any] | None
+    error: JobError | None
+    cost: Cost
+    metadata: dict[str, Any]
+    attempts: int
+    late: bool = Field(description="The result came after the job had ended")
+    created_at: datetime
+    submitted_at: datetime | None
+    finished_at: datetime | None
+    urls: Urls
+
+
+class Model(Shape):
+    """A model of the catalogue."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    provider: str
+    title: str
+    kind: str
+    price: dict[str, Any]
+    input_schema: dict[str, Any]
+    actions: list[str]
+
+
+class Quote(Shape):
+    """What a job would cost."""
+
+    object: Literal["quote"]
+    model: str
+    credits: int
+    breakdown: list[dict[str, Any]]
+
+
+# ---------------------------------------------------------------- users
+
+
+class User(Shape):
+    """Someone who may use the platform."""
+
+    id: str
+    object: Literal["user"]
+    email: str
+    name: str
+    role: str
+    created_at: datetime
+
+
+class SignedIn(Shape):
+    """A token that lasts for some days."""
+
+    token: str
+    token_type: Literal["Bearer"]
+    expires_at: datetime
+    user: User
+
+
+class Token(Shape):
+    """A Bearer token, without its secret."""
+
+    id: str
+    object: Literal["token"]
+    name: str
+    created_at: datetime
+
+
+class NewToken(Token):
+    """A Bearer token with its secret, which is never shown again."""
+
+    token: str
+
+
+class Credits(Shape):
+    """A balance."""
+
+    object: Literal["credits"]
+    available: int
+    held: int
+
+
+class LedgerEntry(Shape):
+    """One immutable line of credit history; the deltas carry the sign."""
+
+    id: str
+    object: Literal["ledger_entry"]
+    kind: EntryKind
+    amount: int = Field(ge=0)
+    available_delta: int
+    held_delta: int
+    available_after: int
+    held_after: int
+    job_id: str | None
+    note: str | None
+    created_at: datetime
+
+
+class Tool(Shape):
+    """A saved preset. `model` is null for a program of Open WebUI, which cannot be run here."""
+
+    id: str
+    object: Literal["tool"]
+    name: str
+    description: str
+    model: str | None
+    input: dict[str, Any] | None
+    access_control: dict[str, Any] | None
+    user_id: str
+    created_at: datetime
+    updated_at: datetime
+
+
+# ---------------------------------------------------------------- the platform
+
+
+class Ok(Shape):
+    """Heard."""
+
+    object: Literal["ok"]
+
+
+class Alive(Shape):
+    """This process is alive."""
+
+    status: Literal["ok"]
+
+
+class Schema(Shape):
+    """How the database's schema stands to this release."""
+
+    state: str
+    db: list[str]
+    code: str | None
+    missing: dict[str, list[str]]
+    holder: str | None
+
+
+class Readiness(Shape):
+    """Whether jobs can be accepted."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    database: Literal["ok", "unavailable"]
+    redis: Literal["ok", "unavailable"]
+    schema_: Schema = Field(alias="schema")
