@@ -1,0 +1,56 @@
+"""What all tests share: an isolated environment, a real Valkey, a real PostgreSQL, and a fresh database of each kind.
+
+Servers start when a test first asks for them. With pytest-xdist each worker has its own (a PostgreSQL is there in
+a third of a second), so tests may run side by side without names or locks in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.infrastructure.environment import isolate
+from tests.infrastructure.postgres import Postgres
+from tests.infrastructure.valkey import Valkey
+
+isolate()  # before any test module is imported: some read settings at import
+
+# How long an example takes says more about the machine's load than about us; pytest-timeout catches what hangs.
+hypothesis.settings.register_profile("wxiai", deadline=None)
+hypothesis.settings.load_profile("wxiai")
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """This session's Valkey. Tests that kill or pause a server start one of their own."""
+    with Valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def valkey_url(valkey_server: Valkey) -> str:
+    """REDIS_URL of an empty Valkey."""
+    valkey_server.flush()
+    return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """This session's PostgreSQL. Tests that kill or pause a server start one of their own."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """DATABASE_URL of an empty database; the test runs once for each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/webui.db"
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    url = server.create_database()
+    yield url
+    server.drop_database(url)

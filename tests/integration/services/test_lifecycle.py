@@ -1,0 +1,525 @@
+"""The life of a job, state by state: who may write, what ends it, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from common import settings as configuration
+from common.db import transaction
+from common.errors import Conflict, LeaseLost
+from common.models import Job, JobAttempt, JobStep
+from common.providers.base import (
+    Accepted,
+    Failed,
+    NotAccepted,
+    NoVerdict,
+    Output,
+    Rejected,
+    Running,
+    Succeeded,
+    Trouble,
+    Unknown,
+)
+from common.services import claims, credits, jobs, lifecycle
+from common.services.claims import Claim, StoreClaim, SubmitClaim
+from common.services.users import Actor
+from common.words import Outcome, Status, Step
+
+MODEL, PRICE = "flux/pro-1.1", 20
+PICTURE = Output(kind="image", url="https://example.com/1.png")
+
+
+def submit(actor: Actor, **fields: Any) -> str:
+    with transaction() as session:
+        job, _ = jobs.accept(session, actor, jobs.NewJob(model=MODEL, input={"prompt": "a fox"}, **fields))
+        return job.id
+
+
+def claim_submits(limit: int = 100) -> list[SubmitClaim]:
+    with transaction() as session:
+        return claims.submits(session, limit)
+
+
+def sent(claim: SubmitClaim) -> SubmitClaim:
+    with transaction() as session:
+        assert lifecycle.sending(session, [claim])
+    return claim
+
+
+def make_due() -> None:
+    """Let every lease and every pause be over."""
+    with transaction() as session:
+        session.execute(update(JobStep).values(due_at=0))
+
+
+def run(actor: Actor) -> tuple[str, Claim]:
+    """A job that runs at the provider, claimed for a poll."""
+    job_id = submit(actor)
+    with transaction() as session:
+        lifecycle.accepted(session, sent(claim_submits()[0]), Accepted(provider_ref="ref"))
+    return job_id, claim_poll()
+
+
+def claim_poll() -> Claim:
+    make_due()
+    with transaction() as session:
+        return claims.due(session, Step.POLL, 10)[0]
+
+
+def claim_store() -> StoreClaim:
+    make_due()
+    with transaction() as session:
+        return claims.results_to_store(session, 10)[0]
+
+
+def produce(claim: Claim) -> StoreClaim:
+    with transaction() as session:
+        lifecycle.produced(session, claim, Succeeded(outputs=(PICTURE,)))
+    return claim_store()
+
+
+def picture(number: int = 1) -> lifecycle.Stored:
+    return lifecycle.Stored(
+        number=number, kind="image", key=f"a/{number}.png", url="https://cos/1.png", thumbnail_key=None,
+        content_type="image/png", bytes=3, sha256="0" * 64, width=1, height=1, duration_s=None,
+    )  # fmt: skip
+
+
+def store(claim: StoreClaim) -> None:
+    with transaction() as session:
+        lifecycle.stored(session, claim, [picture()])
+
+
+def cancel(actor: Actor, job_id: str) -> None:
+    with transaction() as session:
+        jobs.cancel(session, actor, job_id)
+
+
+def pass_deadline() -> None:
+    with transaction() as session:
+        session.execute(update(JobStep).values(deadline_at=0))
+    with transaction() as session:
+        lifecycle.past_deadline(session)
+
+
+class Seen:
+    """One job as it is now."""
+
+    def __init__(self, actor: Actor, job_id: str) -> None:
+        with transaction() as session:
+            job = session.get_one(Job, job_id)
+            self.status, self.late, self.charged = job.status, job.late, job.charged
+            self.code = (job.error or {}).get("code")
+            self.artifacts = len(jobs.artifacts(session, [job_id])[job_id])
+            self.balance = credits.balance(session, actor.user_id)
+            self.waiting = session.get(JobStep, job_id) is not None
+            assert credits.verify(session) == []
+
+
+@pytest.fixture
+def actor(make_actor: Callable[..., Actor], make_account: Callable[..., str]) -> Actor:
+    make_account()
+    return make_actor(100)
+
+
+# ---------------------------------------------------------------- the ordinary way
+
+
+def test_from_accept_to_settlement(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    assert Seen(actor, job_id).status == Status.RUNNING
+    with transaction() as session:
+        lifecycle.still_running(session, [(claim, Running(progress=40))])
+    store(produce(claim_poll()))
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.charged, seen.artifacts, seen.waiting) == (Status.SUCCEEDED, PRICE, 1, False)
+    assert seen.balance == credits.Balance(80, 0)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [
+        (Rejected(code="invalid_input", message="no"), "invalid_input"),
+        (NotAccepted(trouble=Trouble.BALANCE, message="no money"), "account_exhausted"),
+        (NotAccepted(trouble=Trouble.CREDENTIALS, message="bad key"), "provider_unavailable"),
+    ],
+)
+def test_a_definite_no_costs_nothing(actor: Actor, verdict: Any, code: str) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        write = lifecycle.rejected if isinstance(verdict, Rejected) else lifecycle.not_accepted
+        write(session, claim, verdict)
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.code, seen.balance) == (Status.FAILED, code, credits.Balance(100, 0))
+
+
+def test_with_another_account_a_bad_key_only_moves_the_job(
+    actor: Actor, make_account: Callable[..., str]
+) -> None:
+    make_account("fal")
+    job_id = submit(actor)
+    first = sent(claim_submits()[0])
+    with transaction() as session:
+        lifecycle.not_accepted(session, first, NotAccepted(trouble=Trouble.CREDENTIALS, message="bad key"))
+    make_due()
+    second = claim_submits()[0]
+    assert (second.job_id, second.account_id != first.account_id) == (job_id, True)
+
+
+def test_a_busy_provider_only_delays(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        lifecycle.not_accepted(session, claim, NotAccepted(trouble=Trouble.BUSY, message="429"))
+    assert Seen(actor, job_id).status == Status.QUEUED
+
+
+def test_a_failed_generation_costs_nothing(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    with transaction() as session:
+        lifecycle.failed(session, claim, Failed(code="content_moderated", message="no"))
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.code, seen.charged, seen.waiting) == (
+        Status.FAILED,
+        "content_moderated",
+        0,
+        False,
+    )
+
+
+def test_one_denial_is_no_verdict_but_five_in_a_row_are(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    for _ in range(lifecycle.GONE_LIMIT - 1):
+        with transaction() as session:
+            lifecycle.no_verdict(session, claim, NoVerdict(message="not found", gone=True))
+        assert Seen(actor, job_id).status == Status.RUNNING
+        claim = claim_poll()
+    with transaction() as session:
+        lifecycle.no_verdict(session, claim, NoVerdict(message="not found", gone=True))
+    assert Seen(actor, job_id).code == "provider_failed"
+
+
+def test_a_good_answer_forgives_earlier_denials(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    for _ in range(3 * lifecycle.GONE_LIMIT):
+        with transaction() as session:
+            lifecycle.no_verdict(session, claim, NoVerdict(message="not found", gone=True))
+        claim = claim_poll()
+        with transaction() as session:
+            lifecycle.still_running(session, [(claim, Running())])
+        claim = claim_poll()
+    assert Seen(actor, job_id).status == Status.RUNNING
+
+
+# ---------------------------------------------------------------- lost submits and dead workers
+
+
+def test_a_worker_that_died_before_sending_loses_nothing(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim_submits()
+    make_due()
+    with transaction() as session:
+        assert lifecycle.recover(session) == 1
+    assert Seen(actor, job_id).status == Status.QUEUED
+    assert claim_submits()[0].job_id == job_id
+
+
+def test_a_worker_that_died_after_sending_leads_to_a_search_never_a_second_submit(actor: Actor) -> None:
+    job_id = submit(actor)
+    sent(claim_submits()[0])
+    make_due()
+    with transaction() as session:
+        lifecycle.recover(session)
+    assert claim_submits() == []
+    with transaction() as session:
+        lost = claims.lost_submits(session, 10)[0]
+        lifecycle.accepted(session, lost, Accepted(provider_ref="found"), adopted=True)
+    store(produce(claim_poll()))
+    assert Seen(actor, job_id).status == Status.SUCCEEDED
+    with transaction() as session:
+        assert session.get_one(JobAttempt, lost.attempt_id).outcome == Outcome.ADOPTED
+
+
+@pytest.mark.parametrize("can_appear", [True, False])
+def test_a_submit_that_is_never_found_fails_free(
+    actor: Actor, monkeypatch: pytest.MonkeyPatch, can_appear: bool
+) -> None:
+    monkeypatch.setenv("RECONCILE_WINDOW_S", "0")
+    configuration.settings.cache_clear()
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        lifecycle.unknown(session, claim, Unknown(message="time-out"))
+    make_due()
+    with transaction() as session:
+        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0], can_appear=can_appear)
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.code, seen.balance) == (
+        Status.FAILED,
+        "submit_unknown",
+        credits.Balance(100, 0),
+    )
+
+
+def test_inside_the_window_the_search_goes_on(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        lifecycle.unknown(session, claim, Unknown(message="time-out"))
+    make_due()
+    with transaction() as session:
+        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0], can_appear=True)
+    assert Seen(actor, job_id).status == Status.SUBMITTING
+
+
+def test_who_lost_the_lease_writes_nothing(actor: Actor) -> None:
+    job_id, slow = run(actor)
+    fast = claim_poll()
+    with pytest.raises(LeaseLost), transaction() as session:
+        lifecycle.failed(session, slow, Failed(code="provider_failed", message="too late"))
+    with pytest.raises(LeaseLost), transaction() as session:
+        lifecycle.produced(session, slow, Succeeded(outputs=(PICTURE,)))
+    with transaction() as session:
+        lifecycle.still_running(session, [(slow, Running())])
+    assert Seen(actor, job_id).status == Status.RUNNING
+    store(produce(fast))
+    assert Seen(actor, job_id).status == Status.SUCCEEDED
+
+
+def test_storing_twice_makes_one_artifact(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    first = produce(claim)
+    second = claim_store()
+    with pytest.raises(LeaseLost):
+        store(first)
+    store(second)
+    assert (Seen(actor, job_id).artifacts, Seen(actor, job_id).charged) == (1, PRICE)
+
+
+def test_a_dead_source_fails_free(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    stored = produce(claim)
+    with transaction() as session:
+        lifecycle.unstorable(session, stored, [], "404")
+    seen = Seen(actor, job_id)
+    assert (seen.code, seen.balance) == ("storage_failed", credits.Balance(100, 0))
+
+
+def test_what_is_stored_is_kept_while_the_rest_is_tried_again(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    with transaction() as session:
+        lifecycle.produced(session, claim, Succeeded(outputs=(PICTURE, PICTURE)))
+    first = claim_store()
+    with transaction() as session:
+        lifecycle.partly_stored(session, first, [picture(1)])
+    second = claim_store()
+    assert second.stored == {1}
+    with transaction() as session:
+        lifecycle.stored(session, second, [picture(2)])
+    assert (Seen(actor, job_id).status, Seen(actor, job_id).artifacts) == (Status.SUCCEEDED, 2)
+
+
+# ---------------------------------------------------------------- cancel, deadline, late success
+
+
+def test_cancel_while_queued_is_free(actor: Actor) -> None:
+    job_id = submit(actor)
+    cancel(actor, job_id)
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.balance, claim_submits()) == (Status.CANCELED, credits.Balance(100, 0), [])
+
+
+def test_cancel_while_submitting_waits_for_the_provider_and_then_asks_it(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    cancel(actor, job_id)
+    assert Seen(actor, job_id).status == Status.SUBMITTING
+    with transaction() as session:
+        lifecycle.accepted(session, claim, Accepted(provider_ref="ref"))
+    with transaction() as session:
+        wanted = claims.due(session, Step.POLL, 10)[0]
+    assert wanted.cancel_requested
+    with transaction() as session:
+        lifecycle.cancel_answered(session, wanted, confirmed=True)
+    assert (Seen(actor, job_id).status, Seen(actor, job_id).charged) == (Status.CANCELED, 0)
+
+
+def test_cancel_while_submitting_ends_a_job_that_was_not_accepted(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    cancel(actor, job_id)
+    with transaction() as session:
+        lifecycle.not_accepted(session, claim, NotAccepted(trouble=Trouble.BUSY, message="429"))
+    assert (Seen(actor, job_id).status, Seen(actor, job_id).charged) == (Status.CANCELED, 0)
+
+
+@pytest.mark.parametrize(("rule", "charged"), [("full", PRICE), ("none", 0)])
+def test_an_unconfirmed_cancel_costs_what_the_operator_says_and_keeps_the_late_result(
+    actor: Actor, monkeypatch: pytest.MonkeyPatch, rule: str, charged: int
+) -> None:
+    monkeypatch.setenv("CANCEL_CHARGE", rule)
+    configuration.settings.cache_clear()
+    job_id, claim = run(actor)
+    cancel(actor, job_id)
+    with transaction() as session:
+        lifecycle.cancel_answered(session, claim, confirmed=False)
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.charged, seen.waiting) == (Status.CANCELED, charged, True)
+    store(produce(claim_poll()))
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.charged, seen.late, seen.artifacts) == (Status.CANCELED, charged, True, 1)
+    assert (seen.balance, seen.waiting) == (credits.Balance(100 - charged, 0), False)
+
+
+def test_cancel_while_storing_is_charged_and_the_result_kept(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    stored = produce(claim)
+    cancel(actor, job_id)
+    with transaction() as session:
+        lifecycle.cancel_answered(session, stored, confirmed=False)
+    assert (Seen(actor, job_id).status, Seen(actor, job_id).charged) == (Status.CANCELED, PRICE)
+    store(claim_store())
+    assert (Seen(actor, job_id).late, Seen(actor, job_id).charged) == (True, PRICE)
+
+
+def test_a_finished_job_cannot_be_canceled(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    store(produce(claim))
+    with pytest.raises(Conflict):
+        cancel(actor, job_id)
+
+
+def test_the_deadline_of_a_queued_job(actor: Actor) -> None:
+    job_id = submit(actor)
+    pass_deadline()
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.code, seen.balance, seen.waiting) == (
+        Status.FAILED, "timeout", credits.Balance(100, 0), False,
+    )  # fmt: skip
+
+
+def test_the_deadline_of_a_running_job_and_its_late_success(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    with transaction() as session:
+        lifecycle.still_running(session, [(claim, Running())])
+    pass_deadline()
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.code, seen.balance) == (Status.FAILED, "timeout", credits.Balance(100, 0))
+    store(produce(claim_poll()))
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.late, seen.artifacts, seen.charged) == (Status.FAILED, True, 1, 0)
+
+
+def test_a_failure_after_the_deadline_ends_the_watch(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    with transaction() as session:
+        lifecycle.still_running(session, [(claim, Running())])
+    pass_deadline()
+    with transaction() as session:
+        pass
+    late = claim_poll()
+    with transaction() as session:
+        lifecycle.failed(session, late, Failed(code="provider_failed", message="no"))
+    assert (Seen(actor, job_id).code, Seen(actor, job_id).waiting) == ("timeout", False)
+
+
+def test_a_watch_ends_with_its_window(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    with transaction() as session:
+        lifecycle.still_running(session, [(claim, Running())])
+    pass_deadline()
+    pass_deadline()
+    assert not Seen(actor, job_id).waiting
+
+
+def test_storing_has_no_deadline(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    produce(claim)
+    pass_deadline()
+    assert Seen(actor, job_id).status == Status.STORING
+
+
+def test_a_job_in_a_workers_hands_is_left_to_it(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    pass_deadline()
+    assert Seen(actor, job_id).status == Status.RUNNING
+
+
+# ---------------------------------------------------------------- slots and turns
+
+
+def test_an_account_never_has_more_than_its_limit(
+    make_actor: Callable[..., Actor], make_account: Callable[..., str]
+) -> None:
+    account = make_account(limit=3)
+    actor = make_actor(1000)
+    for _ in range(10):
+        submit(actor)
+    first = claim_submits()
+    assert ([claim.account_id for claim in first], claim_submits()) == ([account] * 3, [])
+    with transaction() as session:
+        lifecycle.rejected(session, sent(first[0]), Rejected(code="invalid_input", message="no"))
+    assert len(claim_submits()) == 1
+
+
+def test_a_stored_result_needs_no_slot(
+    make_actor: Callable[..., Actor], make_account: Callable[..., str]
+) -> None:
+    make_account(limit=1)
+    actor = make_actor(1000)
+    _, claim = run(actor)
+    submit(actor)
+    assert claim_submits() == []
+    with transaction() as session:
+        lifecycle.produced(session, claim, Succeeded(outputs=(PICTURE,)))
+    assert len(claim_submits()) == 1
+
+
+def test_a_small_user_does_not_wait_behind_a_big_ones_backlog(
+    make_actor: Callable[..., Actor], make_account: Callable[..., str]
+) -> None:
+    make_account(limit=4)
+    big, small = make_actor(10_000), make_actor(100)
+    for _ in range(50):
+        submit(big)
+    wanted = {submit(small), submit(small)}
+    assert wanted <= {claim.job_id for claim in claim_submits()}
+
+
+def test_priority_goes_before_age(make_actor: Callable[..., Actor], make_account: Callable[..., str]) -> None:
+    make_account(limit=1)
+    actor = make_actor(1000)
+    submit(actor)
+    urgent = submit(actor, priority=5)
+    assert [claim.job_id for claim in claim_submits()] == [urgent]
+
+
+def test_accounts_share_by_weight(make_actor: Callable[..., Actor], make_account: Callable[..., str]) -> None:
+    light, heavy = make_account(limit=100, weight=1), make_account(limit=100, weight=3)
+    actor = make_actor(10_000)
+    for _ in range(40):
+        submit(actor)
+    used = [claim.account_id for claim in claim_submits()]
+    assert (used.count(light), used.count(heavy)) == (10, 30)
+
+
+def test_a_broken_account_gets_one_probe_at_a_time(
+    make_actor: Callable[..., Actor], make_account: Callable[..., str]
+) -> None:
+    account = make_account(limit=10)
+    actor = make_actor(10_000)
+    for _ in range(10):
+        submit(actor)
+    with transaction() as session:
+        row = session.get_one(claims.ProviderAccount, account)
+        row.failures, row.open_until = 9, 0.0
+    probe = claim_submits()
+    assert (len(probe), claim_submits()) == (1, [])
+    with transaction() as session:
+        lifecycle.accepted(session, sent(probe[0]), Accepted(provider_ref="ref"))
+    assert len(claim_submits()) == 9

@@ -1,0 +1,51 @@
+"""The shape of a database, for comparing two of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from common.db.schema import VERSION_TABLE
+
+Shape = dict[str, dict[str, Any]]
+
+
+def shape(engine: sa.Engine) -> Shape:
+    """Every table: columns with type, nullability and default; keys, indexes and constraints with their names."""
+    inspector = sa.inspect(engine)
+    return {
+        table: _table(inspector, table) for table in inspector.get_table_names() if table != VERSION_TABLE
+    }
+
+
+def _table(inspector: sa.Inspector, table: str) -> dict[str, Any]:
+    return {
+        "columns": {
+            column["name"]: (str(column["type"]), column["nullable"], column["default"])
+            for column in inspector.get_columns(table)
+        },
+        "primary key": str(inspector.get_pk_constraint(table)),
+        "indexes": sorted(map(str, inspector.get_indexes(table))),
+        "unique": sorted(map(str, inspector.get_unique_constraints(table))),
+        "foreign keys": sorted(map(str, inspector.get_foreign_keys(table))),
+        "checks": sorted(map(str, inspector.get_check_constraints(table))),
+    }
+
+
+def sample_values(table: sa.Table) -> dict[str, Any]:
+    """One row that satisfies every NOT NULL column."""
+    values: dict[str, Any] = {}
+    for column in table.columns:
+        kind = column.type
+        if isinstance(kind, sa.Boolean):
+            values[column.name] = True
+        elif isinstance(kind, (sa.Integer, sa.Float)):
+            values[column.name] = 1
+        elif isinstance(kind, sa.JSON):
+            values[column.name] = {}
+        elif isinstance(kind, sa.DateTime):
+            values[column.name] = sa.func.now()
+        else:
+            values[column.name] = "x"
+    return values

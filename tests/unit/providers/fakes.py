@@ -1,0 +1,156 @@
+"""A scripted transport, and one standard account, job and handle for every API."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from common.providers.base import Adapter, Credentials, Handle, Reply, Submission
+from common.providers.registry import ADAPTERS, MODELS
+
+T = TypeVar("T")
+
+NOW = 1_700_000_000.0
+REFERENCE = "att_01kb3"
+CALLBACK = "https://api.example.com/callbacks/t0ken"
+BASES = {
+    "midjourney": "http://proxy.example:8080",
+    "kling": "https://api-beijing.klingai.com",
+    "jimeng": "https://visual.volcengineapi.com",
+    "bfl": "https://api.bfl.ai",
+    "fal": "https://queue.fal.run",
+}
+SECRETS = {
+    "midjourney": {"api_secret": "mj-s3cret"},
+    "kling": {"api_key": "kling-api-k3y"},
+    "kling-jwt": {"access_key": "ak_example", "secret_key": "sk_example"},
+    "jimeng": {"access_key": "AKLTEXAMPLE", "secret_key": "c2VjcmV0LWV4YW1wbGU="},
+    "bfl": {"api_key": "bfl-k3y"},
+    "fal": {"key": "fal-id:fal-s3cret"},
+}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request as the adapter made it."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    json: Any
+    body: bytes | None
+
+
+class FakeHttp:
+    """Gives scripted answers in order and remembers what was asked. An exception in the script is raised."""
+
+    def __init__(self, *script: Reply | Exception) -> None:
+        self.script = list(script)
+        self.sent: list[Sent] = []
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        timeout_s: float = 30.0,
+    ) -> Reply:
+        self.sent.append(Sent(method, url, dict(headers or {}), json, body))
+        assert self.script, f"nothing is scripted for {method} {url}"
+        answer = self.script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class RepeatingHttp(FakeHttp):
+    """Gives the same answer to everything."""
+
+    async def send(self, method: str, url: str, **rest: Any) -> Reply:
+        self.script = [self.script[0], self.script[0]]
+        return await super().send(method, url, **rest)
+
+
+class RoutedHttp(FakeHttp):
+    """Answers by what the URL contains."""
+
+    def __init__(self, **routes: Reply | Exception) -> None:
+        super().__init__()
+        self.routes = routes
+
+    async def send(self, method: str, url: str, **rest: Any) -> Reply:
+        self.script = [next(answer for part, answer in self.routes.items() if part in url)]
+        return await super().send(method, url, **rest)
+
+
+def reply(status: int, body: Any = b"", **headers: str) -> Reply:
+    """An answer; anything but bytes is sent as JSON."""
+    content = body if isinstance(body, bytes) else jsonlib.dumps(body).encode()
+    return Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def adapter(name: str, *, base_url: str | None = None, secrets: Mapping[str, str] | None = None) -> Any:
+    """An adapter with a standard account; those that need a clock stand still at NOW."""
+    made: type[Adapter] = ADAPTERS[name.partition("-")[0]]
+    credentials = Credentials(
+        base_url=base_url or BASES[made.name], secrets=SECRETS[name] if secrets is None else secrets
+    )
+    built: Any = made
+    return built(credentials, now=lambda: NOW) if made.name in ("kling", "jimeng") else built(credentials)
+
+
+INPUTS: dict[str, dict[str, Any]] = {
+    model: {"action": "upsample_1"} if model == "midjourney/action" else {"prompt": "a red fox"}
+    for model in MODELS
+}
+
+
+def submission(model: str, **fields: Any) -> Submission:
+    """A job as the engine hands it over: defaults filled in, unless `input` is given."""
+    properties = MODELS[model].input_schema["properties"]
+    defaults = {name: field["default"] for name, field in properties.items() if "default" in field}
+    wanted = fields.pop("input", {})
+    parent = Handle(model="midjourney/imagine", reference="att_p", provider_ref="1760000000000100",
+                    memo={"actions": {"upsample_1": "MJ::JOB::upsample::1::8f"}})  # fmt: skip
+    values: dict[str, Any] = {
+        "model": model,
+        "input": {**defaults, **INPUTS[model], **wanted},
+        "reference": REFERENCE,
+        "callback_url": CALLBACK,
+        "parent": parent if model == "midjourney/action" else None,
+    }
+    return Submission(**{**values, **fields})
+
+
+def handle(model: str, provider_ref: str = "ref-1", **memo: Any) -> Handle:
+    return Handle(model=model, reference=REFERENCE, provider_ref=provider_ref, memo=memo)
+
+
+def submit(name: str, model: str, *answers: Reply | Exception, **fields: Any) -> Any:
+    """The verdict on a standard submit with these answers."""
+    return run(adapter(name).submit(FakeHttp(*answers), submission(model, **fields)))
+
+
+def poll(name: str, model: str, *answers: Reply | Exception, ref: str = "ref-1", **memo: Any) -> Any:
+    """The verdict on one standard handle with these answers."""
+    return run(adapter(name).poll(FakeHttp(*answers), [handle(model, ref, **memo)])).get(ref)
+
+
+def like(verdict: Any, expected: Any, **fields: Any) -> None:
+    """The verdict is of this kind and has these values; `message` needs only to be contained."""
+    assert type(verdict) is expected, verdict
+    for name, value in fields.items():
+        if name == "message":
+            assert value in getattr(verdict, name)
+        else:
+            assert getattr(verdict, name) == value, verdict
