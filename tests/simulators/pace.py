@@ -1,0 +1,65 @@
+"""How a simulated generation goes: what its prompt asks for, and how far it is at a moment.
+
+A prompt may hold directives in brackets, so that a job can be steered from anywhere, also through another process:
+`[moderate-input]` `[moderate-output]` `[fail]` `[run=30]` (seconds at the provider) `[expire]` (the result's URL is
+dead at once) `[truncate]` (the result's bytes are cut).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+_DIRECTIVE = re.compile(r"\[([a-z-]+)(?:=([0-9.]+))?\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds in the provider's queue and at work, for jobs whose prompt says nothing else."""
+
+    queue_s: float = 0.2
+    run_s: float = 1.0
+
+
+@dataclass(slots=True)
+class Generation:
+    """One generation at a simulated provider. `reference` is what the client called it, where it can."""
+
+    id: str
+    prompt: str
+    pace: Pace
+    reference: str | None = None
+    body: dict[str, Any] = field(default_factory=dict)
+    made_at: float = field(default_factory=time.time)
+    canceled: bool = False
+    results: list[str] | None = None  # URLs, made once
+    hooked: int = 0  # how often its webhook was called
+
+    def wants(self, directive: str) -> bool:
+        """Whether the prompt holds `[directive]`."""
+        return any(name == directive for name, _ in _DIRECTIVE.findall(self.prompt))
+
+    @property
+    def run_s(self) -> float:
+        """Seconds at work."""
+        asked = [float(value) for name, value in _DIRECTIVE.findall(self.prompt) if name == "run" and value]
+        return asked[-1] if asked else self.pace.run_s
+
+    @property
+    def done_at(self) -> float:
+        """When it is over, in epoch seconds."""
+        return self.made_at + self.pace.queue_s + self.run_s
+
+    def progress(self) -> float | None:
+        """None while queued, then 0 to 1; 1 once it is over."""
+        age_s = time.time() - self.made_at - self.pace.queue_s
+        if age_s < 0:
+            return None
+        return min(1.0, age_s / self.run_s) if self.run_s > 0 else 1.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is finished, one way or another."""
+        return self.canceled or self.progress() == 1.0
