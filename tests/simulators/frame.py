@@ -17,6 +17,7 @@ REMEMBERED = 200_000  # calls
 BODY_LIMIT = 64 * 1024 * 1024
 _START_S = 10.0
 _STOP_S = 5.0
+_FOR_EVER_S = 3600.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -45,17 +46,18 @@ class Fault:
     """How to misbehave towards requests whose `METHOD /path?query` contains `match`, `times` times.
 
     `answer`: give that status, headers and body instead of working. `slow`: wait `seconds`, then work.
-    `hang`: take the request, do nothing, never answer. `drop`: hang up without working. `drop_reply`: work, then
-    hang up without answering: the client cannot know. `garbage`: work, then answer 200 with rubbish.
+    `hang`: take the request, do nothing, never answer. `drop`: hang up without working. `hang_reply` and
+    `drop_reply`: work, but never answer: the client cannot know. `garbage`: work, then answer 200 with rubbish.
     """
 
-    kind: Literal["answer", "slow", "hang", "drop", "drop_reply", "garbage"]
+    kind: Literal["answer", "slow", "hang", "hang_reply", "drop", "drop_reply", "garbage"]
     match: str = ""
     times: int = 1
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     seconds: float = 0.0
+    met: int = 0  # how many requests it was applied to
 
 
 class Simulator:
@@ -134,6 +136,7 @@ class Simulator:
         for fault in self._faults:
             if fault.times > 0 and fault.match in line:
                 fault.times -= 1
+                fault.met += 1
                 return fault
         return None
 
@@ -149,7 +152,11 @@ class Simulator:
                 await asyncio.sleep(fault.seconds)
                 return await handler(request)
             case "hang":
-                await asyncio.sleep(3600)
+                await asyncio.sleep(_FOR_EVER_S)
+                raise _dropped(request)
+            case "hang_reply":
+                await handler(request)
+                await asyncio.sleep(_FOR_EVER_S)
                 raise _dropped(request)
             case "drop":
                 raise _dropped(request)

@@ -1,0 +1,1 @@
+"""What users and operators live through, told over HTTP against real processes."""
