@@ -14,14 +14,19 @@ from flask import Flask
 from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
-from common.db import reading, transaction
+from common import queue
+from common.db import engine, reading, transaction
+from common.db.schema import SchemaState, schema_state
+from common.db.types import Base
 from common.errors import AppError, InvalidInput
 from common.ids import new_id
-from common.services import credits, jobs, users
+from common.services import credits, doctor, jobs, users
 from common.services.presentation import job_object
 from common.services.users import Actor
 from common.words import Role
 
+_PING_S = 2.0
+_SHOWN = 10  # missing columns that one line names
 OPERATOR = Actor("operator", "", "operator", Role.ADMIN)  # whoever has a shell may see everything
 
 users_commands = AppGroup("users", help="Users of the platform.")
@@ -35,6 +40,7 @@ def register(app: Flask) -> None:
     """Make the commands known to `flask`."""
     for group in (users_commands, tokens_commands, credits_commands, ledger_commands, jobs_commands):
         app.cli.add_command(group)
+    app.cli.add_command(examine)
 
 
 def plainly(command: Callable[..., None]) -> Callable[..., None]:
@@ -119,3 +125,37 @@ def show(job_id: str) -> None:
         job = jobs.get(session, OPERATOR, job_id)
         shown = job_object(job, jobs.artifacts(session, [job_id])[job_id])
     click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
+
+
+@jobs_commands.command("retry")
+@click.argument("job_id")
+@plainly
+def retry(job_id: str) -> None:
+    """Run a failed or canceled job once more, for its user at today's price, and print the new job's id."""
+    with transaction() as session:
+        job = jobs.retry(session, job_id)
+    click.echo(job.id)
+
+
+@click.command("doctor")
+@plainly
+def examine() -> None:
+    """Look for anything that is not well; exit 1 with a line for each finding."""
+    state = schema_state(engine(), Base.metadata)
+    lines = _schema_findings(state)
+    if not queue.is_reachable(_PING_S):
+        lines.append("redis: does not answer; jobs go on, but slower")
+    if state.usable:
+        with reading() as session:
+            lines += doctor.findings(session)
+    for line in lines:
+        click.echo(line)
+    sys.exit(1 if lines else 0)
+
+
+def _schema_findings(state: SchemaState) -> list[str]:
+    if state.state in ("current", "ahead") and not state.missing:
+        return []
+    missing = [f"{table}.{column}" for table, columns in state.missing.items() for column in columns]
+    details = f", missing {', '.join(missing[:_SHOWN])}" if missing and state.state != "empty" else ""
+    return [f"schema: {state.state} (see `python -m migrations status`){details}"]

@@ -120,7 +120,7 @@ def _responses(declared: Endpoint) -> dict[str, Any]:
     if "Prefer" in declared.headers and declared.status == HTTPStatus.ACCEPTED:
         made["200"] = {**good, "description": "Finished within the preferred wait"}
     always = _ERRORS_OF_ALL if declared.access is not Access.ANYONE else (503,)
-    refusals = {*always, *declared.errors, *((400, 413, 422) if declared.body else ())}
+    refusals = {*always, *declared.errors, *((400, 413, 415, 422) if declared.body else ())}
     return made | {str(status): {"$ref": "#/components/responses/error"} for status in sorted(refusals)}
 
 

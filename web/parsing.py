@@ -15,6 +15,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from common.errors import InvalidInput, MalformedRequest
 
 MAX_DEPTH = 64
+_MOST_VALUES = 100_000  # a body of nothing but brackets would else take a hundred times its size in memory
 _LARGEST_INTEGER = 2**63 - 1
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 _NAME_LENGTH = 60
@@ -26,6 +27,8 @@ M = TypeVar("M", bound=BaseModel)
 
 def parse_json(raw: bytes) -> Any:
     """The value, or MalformedRequest for what is not strict JSON in UTF-8 (RFC 8259, no repeated names)."""
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _MOST_VALUES:
+        raise MalformedRequest("The body holds too many values.")
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
     except UnicodeDecodeError:
@@ -102,14 +105,27 @@ def _shown(name: str) -> str:
 
 
 def body_object() -> dict[str, Any]:
-    """The request's body as an object whose values can be stored. Raises MalformedRequest or InvalidInput."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Compressed bodies are not supported.")
+    """The request's body as an object whose values can be stored. Raises MalformedRequest, InvalidInput
+    or UnsupportedMediaType."""
+    _require_json()
     value = parse_json(request.get_data(cache=False))
     if not isinstance(value, dict):
         raise MalformedRequest("The body must be a JSON object.")
     check_values(value)
     return value
+
+
+def _require_json() -> None:
+    """Refuse a body that says it is something else; one that says nothing may be JSON."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Compressed bodies are not supported.")
+    said = request.mimetype
+    if (
+        said
+        and said != "application/json"
+        and not (said.startswith("application/") and said.endswith("+json"))
+    ):
+        raise UnsupportedMediaType("The body must be JSON: send it with `Content-Type: application/json`.")
 
 
 def fit(model: type[M], value: dict[str, Any]) -> M:

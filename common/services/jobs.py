@@ -15,7 +15,7 @@ from common.db import after_commit
 from common.errors import Conflict, InvalidInput, KeyReused, NotFound
 from common.ids import new_id
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
-from common.services import catalog, credits
+from common.services import catalog, credits, users
 from common.services.lifecycle import finish
 from common.services.users import Actor
 from common.settings import settings
@@ -121,15 +121,18 @@ def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | 
     row = {"user_id": user_id, "route": once.route, "key": once.key, "body_sha256": once.body_sha256,
            "result_id": job_id, "created_at": clock.now()}  # fmt: skip
     taken = session.execute(
-        dialect.insert(IdempotencyKey).values(row).on_conflict_do_nothing().returning(IdempotencyKey.key)
+        dialect.insert(IdempotencyKey)
+        .values(row)
+        .on_conflict_do_update(  # a key whose time is over may be used anew; only one of two finds it so
+            index_elements=[IdempotencyKey.user_id, IdempotencyKey.route, IdempotencyKey.key],
+            set_={name: row[name] for name in ("body_sha256", "result_id", "created_at")},
+            where=IdempotencyKey.created_at < clock.now() - KEY_LIVES,
+        )
+        .returning(IdempotencyKey.key)
     ).one_or_none()
     if taken is not None:
         return None
     known = session.get_one(IdempotencyKey, (user_id, once.route, once.key))
-    if known.created_at < clock.now() - KEY_LIVES:
-        known.body_sha256, known.result_id, known.created_at = once.body_sha256, job_id, clock.now()
-        session.flush()
-        return None
     if known.body_sha256 != once.body_sha256:
         raise KeyReused(param="Idempotency-Key")
     return known.result_id
@@ -156,6 +159,29 @@ def _parent(session: Session, actor: Actor, new: NewJob, provider: str) -> str |
             JobAttempt.job_id == parent.id, JobAttempt.outcome.in_((Outcome.ACCEPTED, Outcome.ADOPTED))
         )
     )
+
+
+def retry(session: Session, job_id: str) -> Job:
+    """Accept a failed or canceled job once more, as a new job of its user at today's price.
+
+    Raises NotFound, Conflict for one that is live or has succeeded, and what `accept` raises.
+    """
+    job = session.get(Job, job_id)
+    if job is None:
+        raise NotFound(f"There is no job {job_id}.")
+    if job.status not in (Status.FAILED, Status.CANCELED):
+        raise Conflict(f"Only a failed or canceled job can be run again; this one is {job.status}.")
+    again = NewJob(
+        model=job.model,
+        input=job.input,
+        parent_id=job.parent_id,
+        webhook_url=job.webhook_url,
+        metadata=job.metadata_,
+        priority=job.priority,
+        deadline_s=(job.deadline_at - job.created_at).total_seconds(),
+        tool_id=job.tool_id,
+    )
+    return accept(session, users.actor_of(users.get_user(session, job.user_id)), again)[0]
 
 
 # ---------------------------------------------------------------- show

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -29,6 +30,7 @@ from common.models import ApiToken, Auth, User
 from common.words import Role
 
 SESSION_DAYS = 7
+NO_PASSWORD = "!"  # what stands in place of a hash where only tokens are used
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _BCRYPT_LIMIT = 72  # bytes; what is behind them would silently not count
 
@@ -76,27 +78,64 @@ def actor_of(user: User) -> Actor:
     return Actor(user.id, user.email, user.name, role)
 
 
-def sign_in(session: Session, email: str, password: str) -> tuple[str, datetime, User]:
-    """A new session token, its end, and the user. Unknown e-mail and wrong password are the same answer."""
-    auth = session.scalars(select(Auth).where(func.lower(Auth.email) == email.lower()).limit(1)).one_or_none()
-    matches = _matches(password, auth.password if auth else _decoy())
-    user = session.get(User, auth.id) if auth else None
-    if auth is None or user is None or not matches or not auth.active:
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What stands behind an e-mail: the user, or nobody, and the hash that a password has to fit."""
+
+    user_id: str | None
+    password: str
+
+
+def login_of(session: Session, email: str) -> Login:
+    """The login of this e-mail; an unknown or inactive one is nobody's."""
+    query = select(Auth.id, Auth.password).where(func.lower(Auth.email) == email.lower(), Auth.active)
+    row = session.execute(query.order_by(Auth.id).limit(1)).one_or_none()
+    return Login(row.id, row.password) if row else Login(None, NO_PASSWORD)
+
+
+def check_password(login: Login, password: str) -> str:
+    """The id of the user whose password this is. Raises WrongCredentials.
+
+    Slow on purpose, so no transaction should be open. A wrong password and an unknown e-mail take the same time,
+    whichever of both hashes a user has: what was not compared is compared with a decoy.
+    """
+    known = _algorithm(login.password)
+    fits = known is not None and known(login.password, password)
+    if login.user_id is None or not fits:
+        for fits_decoy, decoy in _decoys():
+            if fits_decoy is not known:
+                fits_decoy(decoy, password)
+        raise WrongCredentials
+    return login.user_id
+
+
+def begin_session(session: Session, user_id: str) -> tuple[str, datetime, User]:
+    """A token that lasts some days, its end, and the user. Raises WrongCredentials, AwaitingApproval."""
+    user = session.get(User, user_id)
+    if user is None:
         raise WrongCredentials
     actor_of(user)
-    token, row = _new_token(user.id, "sign-in", clock.now() + timedelta(days=SESSION_DAYS))
+    expires_at = clock.now() + timedelta(days=SESSION_DAYS)
+    token, row = _new_token(user.id, "sign-in", expires_at)
     session.add(row)
-    assert row.expires_at is not None
-    return token, row.expires_at, user
+    return token, expires_at, user
 
 
-def _matches(password: str, stored: str) -> bool:
-    """Whether the password is the one behind a bcrypt or argon2 hash."""
+def _algorithm(stored: str) -> Callable[[str, str], bool] | None:
+    """How to compare a password with this hash; None for one that no password fits."""
     if stored.startswith("$argon2"):
-        try:
-            return argon2.PasswordHasher().verify(stored, password)
-        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-            return False
+        return _fits_argon2
+    return _fits_bcrypt if stored.startswith("$2") else None
+
+
+def _fits_argon2(stored: str, password: str) -> bool:
+    try:
+        return argon2.PasswordHasher().verify(stored, password)
+    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+        return False
+
+
+def _fits_bcrypt(stored: str, password: str) -> bool:
     try:
         return bcrypt.checkpw(password.encode()[:_BCRYPT_LIMIT], stored.encode())
     except ValueError:
@@ -104,9 +143,10 @@ def _matches(password: str, stored: str) -> bool:
 
 
 @cache
-def _decoy() -> str:
-    """A hash to compare with when there is no such user, so that both answers take the same time."""
-    return _hash(secrets.token_hex(16))
+def _decoys() -> tuple[tuple[Callable[[str, str], bool], str], ...]:
+    """A hash of each kind that nobody has, for those whose own there is none of."""
+    password = secrets.token_hex(16)
+    return (_fits_bcrypt, _hash(password)), (_fits_argon2, argon2.PasswordHasher().hash(password))
 
 
 def _hash(password: str) -> str:
@@ -122,6 +162,9 @@ def create_user(
 ) -> User:
     """A new user; without a password they can only use tokens. Raises InvalidInput or Conflict."""
     email = _checked_email(email)
+    stored = (
+        _hash(_checked_password(password)) if password else NO_PASSWORD
+    )  # slow, so before the first query
     if session.scalar(select(User.id).where(func.lower(User.email) == email).limit(1)):
         raise Conflict(f"There is already a user with the e-mail {email}.")
     now = int(clock.epoch())
@@ -135,7 +178,6 @@ def create_user(
         updated_at=now,
         last_active_at=now,
     )
-    stored = _hash(_checked_password(password)) if password else "!"
     session.add_all([user, Auth(id=user.id, email=email, password=stored, active=True)])
     session.flush()
     return user
@@ -188,6 +230,9 @@ def change_user(
     email: str | None = None, password: str | None = None,
 ) -> User:  # fmt: skip
     """Change what is given. Raises NotFound, InvalidInput or Conflict."""
+    stored = (
+        _hash(_checked_password(password)) if password is not None else None
+    )  # slow, so before the first query
     user = get_user(session, user_id)
     auth = session.get(Auth, user_id)
     if email is not None and _checked_email(email) != user.email.lower():
@@ -201,12 +246,10 @@ def change_user(
         user.name = name[:255]
     if role is not None:
         user.role = role
-    if password is not None:
-        stored = _hash(_checked_password(password))
-        if auth is None:
-            session.add(Auth(id=user.id, email=user.email, password=stored, active=True))
-        else:
-            auth.password = stored
+    if stored is not None and auth is None:
+        session.add(Auth(id=user.id, email=user.email, password=stored, active=True))
+    elif stored is not None and auth is not None:
+        auth.password = stored
     user.updated_at = int(clock.epoch())
     session.flush()
     return user

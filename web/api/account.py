@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from common.clock import iso
 from common.db import reading, transaction
-from common.errors import WrongCredentials
 from common.services import credits, users
 from common.services.presentation import entry_object, token_object, user_object
 from common.services.users import Actor
 from web import auth, schemas, shapes
 from web.answers import JsonResponse, listing
+from web.aside import aside
 from web.endpoints import SMALL_BODY, Access, endpoint
-from web.limits import Attempts
+from web.limits import Attempts, client_address
 
 blueprint = Blueprint("account", __name__, url_prefix="/v1")
-attempts = Attempts(most=10, window_s=60.0)
+attempts_at_login = Attempts(most=10, window_s=60.0)  # by e-mail and address
+attempts_from_address = Attempts(most=100, window_s=60.0)
 
 
 @blueprint.post("/auth/signin")
@@ -26,15 +27,17 @@ attempts = Attempts(most=10, window_s=60.0)
           max_bytes=SMALL_BODY)  # fmt: skip
 def sign_in(body: schemas.SignIn) -> dict[str, Any]:
     """Sign in with e-mail and password; the token lasts seven days."""
-    key = (body.email.lower(), request.remote_addr or "")
-    attempts.check(key)
-    try:
-        with transaction() as session:
-            token, expires_at, user = users.sign_in(session, body.email, body.password)
-    except WrongCredentials:
-        attempts.failed(key)
-        raise
-    attempts.succeeded(key)
+    address = client_address()
+    pair = f"{address} {body.email.lower()}"
+    attempts_from_address.begin(address)
+    attempts_at_login.begin(pair)
+    with reading() as session:
+        login = users.login_of(session, body.email)
+    user_id = aside(users.check_password, login, body.password)
+    attempts_from_address.give_back(address)
+    attempts_at_login.forget(pair)
+    with transaction() as session:
+        token, expires_at, user = users.begin_session(session, user_id)
     return {"token": token, "token_type": "Bearer", "expires_at": iso(expires_at), "user": user_object(user)}
 
 
