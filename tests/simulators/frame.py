@@ -7,24 +7,27 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
+import aiohttp
 from aiohttp import web
 
-REMEMBERED = 200_000  # calls
+REMEMBERED = 20_000  # calls; with their bodies, so not too many
 BODY_LIMIT = 64 * 1024 * 1024
+CALLBACK_S = 15.0  # fal's own limit, the only documented one
 _START_S = 10.0
 _STOP_S = 5.0
-_FOR_EVER_S = 3600.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as it arrived. `headers` has lower-case names; `status` is None where no answer was given."""
+    """One request as it arrived. `headers` are looked up by name in any case; `status` is None where no whole
+    answer was given; `body` is empty where the simulator streams bodies."""
 
     method: str
     path: str  # with its query
@@ -46,33 +49,43 @@ class Fault:
     """How to misbehave towards requests whose `METHOD /path?query` contains `match`, `times` times.
 
     `answer`: give that status, headers and body instead of working. `slow`: wait `seconds`, then work.
-    `hang`: take the request, do nothing, never answer. `drop`: hang up without working. `hang_reply` and
-    `drop_reply`: work, but never answer: the client cannot know. `garbage`: work, then answer 200 with rubbish.
+    `hang`: take the request, do nothing, never answer. `drop`: hang up without working. `drop_reply`: work, then
+    hang up without answering: the client cannot know. `garbage`: work, then answer 200 with rubbish.
+    `cut`: work, then hang up in the middle of the answer. `trickle`: work, then be silent for `seconds` there.
     """
 
-    kind: Literal["answer", "slow", "hang", "hang_reply", "drop", "drop_reply", "garbage"]
+    kind: Literal["answer", "slow", "hang", "drop", "drop_reply", "garbage", "cut", "trickle"]
     match: str = ""
     times: int = 1
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     seconds: float = 0.0
-    met: int = 0  # how many requests it was applied to
+
+
+class _Dropped(Exception):
+    """The connection was cut under the answer."""
 
 
 class Simulator:
     """One simulated service on a port of the loopback. Subclasses give `routes()`; state belongs to the loop's thread.
 
-    Tests read `calls` and set `faults` (through `misbehave`) from their own thread.
+    Tests read `calls` and set `faults` (through `misbehave`) from their own thread. What a handler or its background
+    work raises lands in `broken`, and fails whoever leaves the `with Stage(…)`.
     """
 
     name: ClassVar[str]
+    streams: ClassVar[bool] = False  # whether handlers read `request.content` themselves, which may be large
 
     def __init__(self) -> None:
         self.calls: deque[Call] = deque(maxlen=REMEMBERED)
+        self.broken: list[BaseException] = []
         self.port = 0
         self._faults: list[Fault] = []
         self._runner: web.AppRunner | None = None
+        self._ending = asyncio.Event()
+        self._work: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """The paths this service answers."""
@@ -101,80 +114,155 @@ class Simulator:
 
     async def listen(self, port: int = 0) -> None:
         """Serve from now on."""
+        self._ending.clear()
         application = web.Application(middlewares=[self._around], client_max_size=BODY_LIMIT)
         application.add_routes(self.routes())
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port or self.port, backlog=1024)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = await self.open(port or self.port)
+
+    async def open(self, port: int = 0) -> int:
+        """Serve the same at one more port; which one it became."""
+        assert self._runner is not None
+        known = len(self._runner.addresses)
+        await web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024).start()
+        return int(self._runner.addresses[known][1])
 
     async def hang_up(self) -> None:
-        """Stop serving; what is under way is cut."""
+        """Stop serving; what is under way is cut, background work is dropped."""
+        self._ending.set()
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something go on beside the requests, at most until this simulator hangs up."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.broken.append(error)
+
+    async def call_back(
+        self, url: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = CALLBACK_S
+    ) -> int | None:
+        """POST to somebody's webhook, once. The status of the answer; None where there was none in time."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
+        limit = aiohttp.ClientTimeout(total=timeout_s)
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        try:
+            async with self._session.post(
+                url, data=body, headers=sent, timeout=limit, allow_redirects=False
+            ) as answer:
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError, ValueError):  # the last for what is no URL
+            return None
+
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        body = await request.read()
-        fault = self._fault(request)
+        fault = self._fault(request) if self._faults else None
+        body = b""
+        if not self.streams:
+            body = await request.read()
+        elif fault is not None and fault.kind in ("answer", "hang", "drop"):
+            await drain(request)
         status: int | None = None
         try:
             response = await self._answer(request, handler, fault)
             status = response.status
             return response
+        except _Dropped:
+            return web.Response(status=500)  # goes nowhere
         except web.HTTPException as error:
             status = error.status
             raise
+        except ConnectionError:
+            raise
+        except Exception as error:
+            status = 500
+            self.broken.append(error)
+            raise
         finally:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            self.calls.append(Call(request.method, request.path_qs, headers, body, time.time(), status))
+            self.calls.append(
+                Call(request.method, request.path_qs, request.headers, body, time.time(), status)
+            )
 
     def _fault(self, request: web.Request) -> Fault | None:
         line = f"{request.method} {request.path_qs}"
         for fault in self._faults:
             if fault.times > 0 and fault.match in line:
                 fault.times -= 1
-                fault.met += 1
                 return fault
         return None
 
     async def _answer(
         self, request: web.Request, handler: Handler, fault: Fault | None
     ) -> web.StreamResponse:
-        match fault.kind if fault else None:
+        if fault is None:
+            return await handler(request)
+        match fault.kind:
             case "answer":
-                assert fault is not None
                 return web.Response(status=fault.status, headers=fault.headers, body=fault.body)
             case "slow":
-                assert fault is not None
-                await asyncio.sleep(fault.seconds)
+                await self.pause(fault.seconds)
                 return await handler(request)
             case "hang":
-                await asyncio.sleep(_FOR_EVER_S)
-                raise _dropped(request)
-            case "hang_reply":
-                await handler(request)
-                await asyncio.sleep(_FOR_EVER_S)
+                await self._ending.wait()
                 raise _dropped(request)
             case "drop":
                 raise _dropped(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            response = web.Response(status=refusal.status, headers=refusal.headers, body=refusal.body)
+        match fault.kind:
             case "drop_reply":
-                await handler(request)
                 raise _dropped(request)
             case "garbage":
-                await handler(request)
                 return web.Response(body=b"<html>\x00 upstream \xff{", content_type="text/html")
             case _:
-                return await handler(request)
+                return await self._broken_off(request, response, fault)
+
+    async def _broken_off(
+        self, request: web.Request, response: web.StreamResponse, fault: Fault
+    ) -> web.StreamResponse:
+        """Half of the answer; then nothing more, or a silence and the rest."""
+        assert isinstance(response, web.Response), "an answer that is sent already cannot be broken off"
+        assert isinstance(response.body, bytes)
+        body, half = response.body, len(response.body) // 2
+        broken = web.StreamResponse(status=response.status, headers=response.headers)
+        broken.content_length = len(body)
+        await broken.prepare(request)
+        await broken.write(body[:half])
+        if fault.kind == "cut":
+            raise _dropped(request)
+        await self.pause(fault.seconds)
+        await broken.write(body[half:])
+        return broken
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but not beyond the end of this simulator."""
+        try:
+            await asyncio.wait_for(self._ending.wait(), seconds)
+        except TimeoutError:
+            return
 
 
-def _dropped(request: web.Request) -> web.HTTPException:
+def _dropped(request: web.Request) -> _Dropped:
     """Cut the connection under the answer."""
     if request.transport is not None:
         request.transport.abort()
-    return web.HTTPInternalServerError()
+    return _Dropped()
 
 
 class Stage:
@@ -188,25 +276,41 @@ class Stage:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.stop()
+        if kind is None:
+            self.check()
 
     def start(self) -> Self:
-        """Start them all; each keeps the port it was given before, if it was."""
+        """Start them all; each keeps the port it was given before, if it was. A stage starts only once."""
         self._thread.start()
-        for simulator in self._simulators:
-            self.run(simulator.listen(), _START_S)
+        try:
+            for simulator in self._simulators:
+                self.run(simulator.listen(), _START_S)
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:
-        """Stop them all and end the loop."""
-        for simulator in self._simulators:
-            self.run(simulator.hang_up(), _STOP_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_STOP_S)
-        self._loop.close()
+        """Stop them all and end the loop; again is fine."""
+        if self._loop.is_closed():
+            return
+        try:
+            for simulator in self._simulators:
+                self.run(simulator.hang_up(), _STOP_S)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(_STOP_S)
+            self._loop.close()
 
-    def run(self, work: Any, timeout_s: float = _STOP_S) -> Any:
+    def check(self) -> None:
+        """Raise what broke inside a simulator, if anything did."""
+        for simulator in self._simulators:
+            for error in simulator.broken:
+                raise AssertionError(f"the simulator {simulator.name} broke") from error
+
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = _STOP_S) -> T:
         """Run a coroutine in the simulators' loop and return what it returns."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
@@ -215,3 +319,26 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
     """The value as a JSON answer."""
     text = json.dumps(value, ensure_ascii=False)
     return web.Response(text=text, status=status, headers=headers, content_type="application/json")
+
+
+def wanted_part(request: web.Request, size: int) -> range | None:
+    """The bytes of a file of that size that a Range header asks for; None where it asks for all of it.
+
+    Raises HTTPRequestRangeNotSatisfiable.
+    """
+    try:
+        asked = request.http_range
+    except ValueError:
+        return None  # RFC 9110: what cannot be understood is ignored
+    if asked.start is None and asked.stop is None:
+        return None
+    part = range(*slice(asked.start, asked.stop).indices(size))
+    if not part:
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
+    return part
+
+
+async def drain(request: web.Request) -> None:
+    """Read the rest of a body and forget it, so that the client comes to read the answer."""
+    while await request.content.readany():
+        pass

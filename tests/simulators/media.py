@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import struct
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from typing import ClassVar
 from aiohttp import web
 from PIL import Image, ImageDraw
 
-from tests.simulators.frame import Simulator
+from tests.simulators.clip import CLIP, FRAMES, TICKS
+from tests.simulators.frame import Simulator, wanted_part
 
 _SECRET_HEADERS = ("authorization", "x-key", "mj-api-secret")
+_QUICK: dict[str, dict[str, int]] = {"PNG": {"compress_level": 1}, "WEBP": {"method": 0}}
 
 
 @dataclass(slots=True)
@@ -76,16 +79,33 @@ class MediaHost(Simulator):
         if time.time() > file.dies_at:
             return web.Response(status=403, text="Signature not valid in the specified time frame")
         content = file.make()
-        if not file.truncated:
-            return web.Response(body=content, content_type=file.content_type)
-        response = web.StreamResponse(
-            headers={"Content-Type": file.content_type, "Content-Length": str(len(content))}
-        )
-        await response.prepare(request)
-        await response.write(content[: len(content) // 2])
-        assert request.transport is not None
-        request.transport.abort()
-        return response
+        if file.truncated:
+            return await _cut(request, file.content_type, content)
+        headers = {"Accept-Ranges": "bytes", "ETag": f'"{hashlib.md5(content).hexdigest()}"'}
+        part = wanted_part(request, len(content)) if _unchanged(request, headers["ETag"]) else None
+        if part is None:
+            return web.Response(body=content, content_type=file.content_type, headers=headers)
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(content)}"
+        some = content[part.start : part.stop]
+        return web.Response(status=206, body=some, content_type=file.content_type, headers=headers)
+
+
+def _unchanged(request: web.Request, etag: str) -> bool:
+    """Whether a part still belongs to what the client has."""
+    return request.headers.get("If-Range", etag) == etag
+
+
+async def _cut(request: web.Request, content_type: str, content: bytes) -> web.StreamResponse:
+    """Half of it, whichever part was asked for."""
+    response = web.StreamResponse(headers={"Content-Type": content_type, "Content-Length": str(len(content))})
+    await response.prepare(request)
+    await response.write(content[: len(content) // 2])
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+# ---------------------------------------------------------------- what is made
 
 
 @lru_cache(64)
@@ -100,14 +120,38 @@ def jpeg(seed: str, width: int = 256, height: int = 256) -> bytes:
     return _picture(seed, width, height, "JPEG")
 
 
+@lru_cache(64)
+def webp(seed: str, width: int = 256, height: int = 256) -> bytes:
+    """A WebP that differs with its seed."""
+    return _picture(seed, width, height, "WEBP")
+
+
+@lru_cache(64)
+def mp4(seed: str, duration_s: float = 5.0) -> bytes:
+    """A film of that length, 320 x 180, that differs with its seed (in a `free` box, which no player looks at)."""
+    frame_ticks = round(duration_s * TICKS / FRAMES)
+    film = bytearray(CLIP)
+    for box, place, value in (
+        (b"stts", 12, frame_ticks),
+        (b"mdhd", 16, frame_ticks * FRAMES),
+        (b"elst", 8, frame_ticks * FRAMES),
+        (b"tkhd", 20, frame_ticks * FRAMES),
+        (b"mvhd", 16, frame_ticks * FRAMES),
+    ):
+        struct.pack_into(">I", film, film.index(box) + 4 + place, value)
+    name = seed.encode()
+    return bytes(film) + struct.pack(">I4s", len(name) + 8, b"free") + name
+
+
 def _picture(seed: str, width: int, height: int, kind: str) -> bytes:
     digest = hashlib.sha256(seed.encode()).digest()
-    image = Image.new("RGB", (width, height), tuple(digest[:3]))
+    image = Image.new("P", (width, height))  # a byte a pixel: quickly packed
+    image.putpalette([*digest[:21], 255, 255, 255])
     draw = ImageDraw.Draw(image)
     for index in range(6):
         left, top = digest[3 + index] * width // 256, digest[9 + index] * height // 256
-        draw.ellipse((left, top, left + width // 3, top + height // 3), fill=tuple(digest[index : index + 3]))
-    draw.text((8, 8), seed[:60], fill="white")
+        draw.ellipse((left, top, left + width // 3, top + height // 3), fill=index + 1)
+    draw.text((8, 8), seed[:60], fill=7)
     buffer = BytesIO()
-    image.save(buffer, kind)
+    (image if kind == "PNG" else image.convert("RGB")).save(buffer, kind, **_QUICK.get(kind, {}))
     return buffer.getvalue()
