@@ -19,6 +19,7 @@ BODY_LIMIT = 64 * 1024 * 1024
 CALLBACK_S = 15.0  # fal's own limit, the only documented one
 _START_S = 10.0
 _STOP_S = 5.0
+_WORKING = ("hang_reply", "drop_reply", "garbage", "cut", "trickle")  # faults that spoil only the answer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
@@ -49,18 +50,19 @@ class Fault:
     """How to misbehave towards requests whose `METHOD /path?query` contains `match`, `times` times.
 
     `answer`: give that status, headers and body instead of working. `slow`: wait `seconds`, then work.
-    `hang`: take the request, do nothing, never answer. `drop`: hang up without working. `drop_reply`: work, then
-    hang up without answering: the client cannot know. `garbage`: work, then answer 200 with rubbish.
+    `hang`: take the request, do nothing, never answer. `drop`: hang up without working. `hang_reply`, `drop_reply`:
+    work, then never answer or hang up: the client cannot know. `garbage`: work, then answer 200 with rubbish.
     `cut`: work, then hang up in the middle of the answer. `trickle`: work, then be silent for `seconds` there.
     """
 
-    kind: Literal["answer", "slow", "hang", "drop", "drop_reply", "garbage", "cut", "trickle"]
+    kind: Literal["answer", "slow", "hang", "hang_reply", "drop", "drop_reply", "garbage", "cut", "trickle"]
     match: str = ""
     times: int = 1
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     seconds: float = 0.0
+    met: int = 0  # how often it was obeyed; for `…_reply`, when the work is done
 
 
 class _Dropped(Exception):
@@ -174,7 +176,7 @@ class Simulator:
         body = b""
         if not self.streams:
             body = await request.read()
-        elif fault is not None and fault.kind in ("answer", "hang", "drop"):
+        elif fault is not None and fault.kind in ("answer", "hang", "drop"):  # the handler does not
             await drain(request)
         status: int | None = None
         try:
@@ -210,6 +212,9 @@ class Simulator:
     ) -> web.StreamResponse:
         if fault is None:
             return await handler(request)
+        if fault.kind in _WORKING:
+            return await self._answer_badly(request, handler, fault)
+        fault.met += 1
         match fault.kind:
             case "answer":
                 return web.Response(status=fault.status, headers=fault.headers, body=fault.body)
@@ -218,20 +223,23 @@ class Simulator:
                 return await handler(request)
             case "hang":
                 await self._ending.wait()
-                raise _dropped(request)
-            case "drop":
-                raise _dropped(request)
+        raise _dropped(request)
+
+    async def _answer_badly(self, request: web.Request, handler: Handler, fault: Fault) -> web.StreamResponse:
+        """Work, then spoil the answer."""
         try:
             response = await handler(request)
         except web.HTTPException as refusal:
             response = web.Response(status=refusal.status, headers=refusal.headers, body=refusal.body)
+        fault.met += 1
         match fault.kind:
-            case "drop_reply":
-                raise _dropped(request)
             case "garbage":
                 return web.Response(body=b"<html>\x00 upstream \xff{", content_type="text/html")
-            case _:
+            case "cut" | "trickle":
                 return await self._broken_off(request, response, fault)
+            case "hang_reply":
+                await self._ending.wait()
+        raise _dropped(request)
 
     async def _broken_off(
         self, request: web.Request, response: web.StreamResponse, fault: Fault

@@ -24,6 +24,9 @@ class Pace:
     run_s: float = 1.0
 
 
+QUICK = Pace()
+
+
 @dataclass(slots=True)
 class Generation:
     """One generation at a simulated provider. `reference` is what the client called it, where it can."""
