@@ -86,8 +86,8 @@ class Simulator:
         self._faults: list[Fault] = []
         self._runner: web.AppRunner | None = None
         self._ending = asyncio.Event()
-        self._work: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._caller: aiohttp.ClientSession | None = None
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """The paths this service answers."""
@@ -133,12 +133,12 @@ class Simulator:
     async def hang_up(self) -> None:
         """Stop serving; what is under way is cut, background work is dropped."""
         self._ending.set()
-        for task in self._work:
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._caller is not None:
+            await self._caller.close()
+            self._caller = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -146,11 +146,11 @@ class Simulator:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Let something go on beside the requests, at most until this simulator hangs up."""
         task = asyncio.get_running_loop().create_task(work)
-        self._work.add(task)
+        self._background.add(task)
         task.add_done_callback(self._worked)
 
     def _worked(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
+        self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.broken.append(error)
 
@@ -158,12 +158,12 @@ class Simulator:
         self, url: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = CALLBACK_S
     ) -> int | None:
         """POST to somebody's webhook, once. The status of the answer; None where there was none in time."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
+        if self._caller is None:
+            self._caller = aiohttp.ClientSession(trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
         limit = aiohttp.ClientTimeout(total=timeout_s)
         sent = {"Content-Type": "application/json", **(headers or {})}
         try:
-            async with self._session.post(
+            async with self._caller.post(
                 url, data=body, headers=sent, timeout=limit, allow_redirects=False
             ) as answer:
                 return answer.status
@@ -180,7 +180,7 @@ class Simulator:
             await drain(request)
         status: int | None = None
         try:
-            response = await self._answer(request, handler, fault)
+            response = await self._obey(request, handler, fault)
             status = response.status
             return response
         except _Dropped:
@@ -207,13 +207,11 @@ class Simulator:
                 return fault
         return None
 
-    async def _answer(
-        self, request: web.Request, handler: Handler, fault: Fault | None
-    ) -> web.StreamResponse:
+    async def _obey(self, request: web.Request, handler: Handler, fault: Fault | None) -> web.StreamResponse:
         if fault is None:
             return await handler(request)
         if fault.kind in _WORKING:
-            return await self._answer_badly(request, handler, fault)
+            return await self._spoil(request, handler, fault)
         fault.met += 1
         match fault.kind:
             case "answer":
@@ -225,7 +223,7 @@ class Simulator:
                 await self._ending.wait()
         raise _dropped(request)
 
-    async def _answer_badly(self, request: web.Request, handler: Handler, fault: Fault) -> web.StreamResponse:
+    async def _spoil(self, request: web.Request, handler: Handler, fault: Fault) -> web.StreamResponse:
         """Work, then spoil the answer."""
         try:
             response = await handler(request)
