@@ -1,8 +1,7 @@
 """One event loop per worker process, in its own thread, for all that waits on the network.
 
-A Celery task is a nudge to this loop: 'work through what is due'. Work that outlives the task (a long download)
-goes on here under a renewed lease. What is due within the next moments is waited for, so that a poll does not
-have to wait for the next tick.
+A Celery task is a nudge to this loop: 'take what is due'. What was taken goes on here under renewed leases. What
+falls due within the next moments is waited for, so that a poll does not have to wait for the next tick.
 """
 
 from __future__ import annotations
@@ -12,37 +11,22 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable
 
 from sqlalchemy.orm import Session
 
-from common.db import transaction
+from common import clock
 from common.services import claims, webhooks
 from common.settings import settings
 from common.words import Step
+from workers.flow import AnyFlow
+from workers.threads import in_transaction
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-WAIT_FOR_TICK_S = 20.0  # how long a task waits for its work before it lets the loop go on alone
+WAIT_FOR_TICK_S = 20.0  # how long a task waits for its round before it lets the loop go on alone
 SILENCE_S = 15.0  # without a tick for so long (beat or broker gone) the process ticks by itself
 CLOSE_S = 6.0
-
-WorkThrough = Callable[[], Awaitable[int]]
-
-
-async def in_transaction(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run `call(session, …)` in a thread, in one transaction of its own."""
-    return await asyncio.to_thread(_committed, partial(call, *args, **kwargs))
-
-
-def _committed(call: Callable[..., T]) -> T:
-    with transaction() as session:
-        return call(session)
 
 
 def _next_due(session: Session, step: Step) -> float | None:
@@ -50,19 +34,17 @@ def _next_due(session: Session, step: Step) -> float | None:
 
 
 class Engine:
-    """Runs the steps of one process. `stopping` is looked at before anything new is claimed."""
+    """Runs the flows of one process. `told_to_stop` is looked at before anything new is claimed."""
 
-    def __init__(self, steps: dict[Step, WorkThrough], told_to_stop: Callable[[], bool]) -> None:
+    def __init__(self, flows: Callable[[], Iterable[AnyFlow]], told_to_stop: Callable[[], bool]) -> None:
         self._closing = False
         self._told_to_stop = told_to_stop
-        self._steps = steps
         self._loop = asyncio.new_event_loop()
-        self._wanted = {step: asyncio.Event() for step in steps}
-        self._drained = {step: asyncio.Event() for step in steps}
+        self._flows: dict[Step, AnyFlow] = {}
+        self._wanted: dict[Step, asyncio.Event] = {}
+        self._drained: dict[Step, asyncio.Event] = {}
         self._last_tick = time.monotonic()
-        self._background: set[asyncio.Task[Any]] = set()
-        self._rounds = 0  # of _work, under way now
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(flows,), name="engine", daemon=True)
         self._thread.start()
 
     @property
@@ -73,7 +55,7 @@ class Engine:
     # ------------------------------------------------------------ from the task's thread
 
     def tick(self, step: Step) -> None:
-        """Have everything due of this step worked through; returns when that is done, or after a while."""
+        """Have everything due of this step taken; returns when that is done, or after a while."""
         self._last_tick = time.monotonic()
         future = asyncio.run_coroutine_threadsafe(self._drain(step), self._loop)
         try:
@@ -85,7 +67,7 @@ class Engine:
         """Stop claiming, give what is under way a moment to be written down, and end the loop."""
         self._closing = True
         try:
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CLOSE_S)
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CLOSE_S + 1)
         except TimeoutError:
             log.warning("work was still under way; its leases will run out")
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -93,70 +75,61 @@ class Engine:
 
     # ------------------------------------------------------------ inside the loop
 
-    def spawn(self, work: Awaitable[Any]) -> asyncio.Task[Any]:
-        """Start work that may outlive the tick that found it."""
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-    @property
-    def background(self) -> int:
-        return len(self._background)
-
-    def _run(self) -> None:
+    def _run(self, flows: Callable[[], Iterable[AnyFlow]]) -> None:
         asyncio.set_event_loop(self._loop)
-        for step, work in self._steps.items():
-            self._loop.create_task(self._serve(step, work))
-        self._loop.create_task(self._watch())
+        self._loop.create_task(self._start(flows))
         self._loop.run_forever()
+
+    async def _start(self, flows: Callable[[], Iterable[AnyFlow]]) -> None:
+        for flow in flows():
+            self._flows[flow.step] = flow
+            self._wanted[flow.step], self._drained[flow.step] = asyncio.Event(), asyncio.Event()
+            flow.start(lambda: self.stopping, self._wanted[flow.step].set)
+        self._serving = [asyncio.create_task(self._serve(flow)) for flow in self._flows.values()]
+        self._serving.append(asyncio.create_task(self._watch()))
 
     async def _drain(self, step: Step) -> None:
         self._drained[step].clear()
         self._wanted[step].set()
         await self._drained[step].wait()
 
-    async def _serve(self, step: Step, work: WorkThrough) -> None:
-        """Work whenever asked, and for a short while after that as soon as something falls due."""
+    async def _serve(self, flow: AnyFlow) -> None:
+        """Take what is due whenever asked, and for a short while after that as soon as something falls due."""
+        wanted = self._wanted[flow.step]
         while not self.stopping:
-            await self._wanted[step].wait()
-            self._wanted[step].clear()
+            await wanted.wait()
+            wanted.clear()
             until = time.monotonic() + 2 * settings().tick_s
-            await self._work(step, work)
-            self._drained[step].set()
-            while not self.stopping and not self._wanted[step].is_set():
-                pause = await self._pause(step, until)
-                if pause is None:
+            await self._fill(flow)
+            self._drained[flow.step].set()
+            while not self.stopping and not wanted.is_set():
+                pause_s = await self._pause_s(flow.step, until)
+                if pause_s is None or await self._wanted_within(wanted, pause_s):
                     break
-                if await self._wanted_within(step, pause):
-                    break
-                await self._work(step, work)
+                await self._fill(flow)
 
-    async def _work(self, step: Step, work: WorkThrough) -> None:
-        self._rounds += 1
+    async def _fill(self, flow: AnyFlow) -> None:
         try:
-            await work()
+            await flow.fill()
         except Exception:
-            log.exception("step %s: this round failed; leases and the next tick make up for it", step)
+            log.exception("step %s: this round failed; the next tick makes up for it", flow.step)
             await asyncio.sleep(0.5)
-        finally:
-            self._rounds -= 1
 
-    async def _pause(self, step: Step, until: float) -> float | None:
+    async def _pause_s(self, step: Step, until: float) -> float | None:
         """Seconds until the next row of this step is due, or None if that is for a later tick."""
         try:
             due_at = await in_transaction(_next_due, step)
-        except Exception:
-            log.exception("step %s: could not look ahead", step)
+        except Exception as error:
+            log.warning("step %s: could not look ahead: %s", step, type(error).__name__)
             return None
         if due_at is None:
             return None
-        pause = max(0.01, due_at - time.time())
-        return pause if time.monotonic() + pause < until else None
+        pause_s = max(_SHORTEST_PAUSE_S, due_at - clock.epoch())
+        return pause_s if time.monotonic() + pause_s < until else None
 
-    async def _wanted_within(self, step: Step, pause: float) -> bool:
+    async def _wanted_within(self, wanted: asyncio.Event, pause_s: float) -> bool:
         try:
-            await asyncio.wait_for(self._wanted[step].wait(), pause)
+            await asyncio.wait_for(wanted.wait(), pause_s)
         except TimeoutError:
             return False
         return True
@@ -170,20 +143,20 @@ class Engine:
                     wanted.set()
 
     async def _close(self) -> None:
-        for task in list(self._background):
+        await asyncio.gather(*(flow.close(CLOSE_S) for flow in self._flows.values()))
+        for task in self._serving:
             task.cancel()
-        while self._background or self._rounds:  # noqa: ASYNC110 - bounded by CLOSE_S
-            await asyncio.sleep(0.05)
 
 
+_SHORTEST_PAUSE_S = 0.01
 _engine: tuple[int, Engine] | None = None
 
 
-def engine(steps: Callable[[], dict[Step, WorkThrough]], told_to_stop: Callable[[], bool]) -> Engine:
+def engine(flows: Callable[[], Iterable[AnyFlow]], told_to_stop: Callable[[], bool]) -> Engine:
     """This process's engine, made at its first task: threads do not survive a fork."""
     global _engine  # noqa: PLW0603 - one per process
     if _engine is None or _engine[0] != os.getpid():
-        _engine = (os.getpid(), Engine(steps(), told_to_stop))
+        _engine = (os.getpid(), Engine(flows, told_to_stop))
     return _engine[1]
 
 

@@ -7,13 +7,13 @@ from common.services import sweep as sweeping
 from common.words import Step
 from workers import engine
 from workers.app import app, stopping
-from workers.steps import all_steps
+from workers.steps import all_flows
 
 
 def _tick(step: Step) -> None:
     if stopping():
         return
-    engine.engine(all_steps, stopping).tick(step)
+    engine.engine(all_flows, stopping).tick(step)
 
 
 @app.task(name="workers.submit")

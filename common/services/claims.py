@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Table, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from common import clock
@@ -25,6 +25,7 @@ from common.services.accounts import BREAKER_THRESHOLD
 from common.settings import settings
 from common.words import TERMINAL, Outcome, Status, Step
 
+LATE_ANSWER = "answer"  # in an attempt's memo: what the provider said to a worker that had lost its lease
 _AT_PROVIDER = (Step.SUBMIT, Step.RECONCILE, Step.POLL)  # with an account: these occupy its slots
 _CANDIDATES = 500
 
@@ -44,6 +45,11 @@ class Claim:
     finished: bool  # the job has ended; its result is still waited for
     handle: Handle | None = None
 
+    @property
+    def key(self) -> str:
+        """The row's id."""
+        return self.job_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitClaim(Claim):
@@ -52,6 +58,7 @@ class SubmitClaim(Claim):
     input: dict[str, Any]
     callback_token: str
     hint: dict[str, Any] | None  # what a callback to this attempt's own URL has claimed
+    late_answer: dict[str, Any] | None  # `Accepted`, as a worker heard it that had lost its lease
     parent: Handle | None = None
 
 
@@ -68,9 +75,9 @@ class StoreClaim(Claim):
 # ---------------------------------------------------------------- due steps
 
 
-def due(session: Session, step: Step, limit: int) -> list[Claim]:
-    """Claim up to `limit` due polls or lost submits."""
-    rows = _take(session, step, limit, order=JobStep.due_at)
+def due(session: Session, step: Step, limit: int, full: frozenset[str] = frozenset()) -> list[Claim]:
+    """Claim up to `limit` due polls, none at an account in `full`."""
+    rows = _take(session, step, limit, full, order=JobStep.due_at)
     attempts = _attempts(session, [row.attempt_id for row in rows])
     finished = _finished(session, [row.job_id for row in rows])
     return [
@@ -84,18 +91,18 @@ def due(session: Session, step: Step, limit: int) -> list[Claim]:
     ]
 
 
-def lost_submits(session: Session, limit: int) -> list[SubmitClaim]:
-    """Claim lost submits that are due to be looked for."""
-    rows = _take(session, Step.RECONCILE, limit, order=JobStep.due_at)
+def lost_submits(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[SubmitClaim]:
+    """Claim lost submits that are due to be looked for, none at an account in `full`."""
+    rows = _take(session, Step.RECONCILE, limit, full, order=JobStep.due_at)
     attempts = _attempts(session, [row.attempt_id for row in rows])
     return _submissions(
         session, [(row, attempts[row.attempt_id]) for row in rows if row.attempt_id in attempts]
     )
 
 
-def results_to_store(session: Session, limit: int) -> list[StoreClaim]:
-    """Claim finished generations, those whose URLs die first before the others."""
-    rows = _take(session, Step.STORE, limit, order=JobStep.expires_at)
+def results_to_store(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[StoreClaim]:
+    """Claim finished generations, those whose URLs die first before the others, none of an account in `full`."""
+    rows = _take(session, Step.STORE, limit, full, order=JobStep.expires_at)
     attempts = _attempts(session, [row.attempt_id for row in rows])
     job_ids = [row.job_id for row in rows]
     finished = _finished(session, job_ids)
@@ -119,30 +126,43 @@ def results_to_store(session: Session, limit: int) -> list[StoreClaim]:
     ]
 
 
-def renew(session: Session, claim: Claim) -> bool:
-    """Hold a step for another lease. False if it is somebody else's by now."""
-    return (
-        session.execute(
-            update(JobStep)
-            .where(JobStep.job_id == claim.job_id, JobStep.lease_token == claim.token)
-            .values(due_at=clock.epoch() + settings().lease_s)
-            .returning(JobStep.job_id)
-        ).one_or_none()
-        is not None
+def renew(session: Session, claims: Sequence[Claim]) -> None:
+    """Hold these steps for another lease, as far as they are still held."""
+    _each_held(session, claims, due_at=clock.epoch() + settings().lease_s)
+
+
+def put_back(session: Session, claims: Sequence[Claim]) -> None:
+    """Let another worker have these steps at once."""
+    _each_held(session, claims, due_at=clock.epoch(), lease_token=None)
+
+
+def _each_held(session: Session, claims: Sequence[Claim], **values: Any) -> None:
+    step = JobStep.__table__
+    assert isinstance(step, Table)
+    session.connection().execute(
+        update(step)
+        .where(step.c.job_id == bindparam("of_job"), step.c.lease_token == bindparam("held"))
+        .values(values),
+        [{"of_job": claim.job_id, "held": claim.token} for claim in claims],
     )
 
 
 def next_due(session: Session, steps: Iterable[Step]) -> float | None:
-    """When the next of these steps is due (epoch seconds), or None."""
-    return session.scalar(select(func.min(JobStep.due_at)).where(JobStep.step.in_(list(steps))))
+    """When the next of these steps falls due (epoch seconds), or None.
+
+    What is due already and still unclaimed waits for a slot or for room, not for a moment.
+    """
+    return session.scalar(
+        select(func.min(JobStep.due_at)).where(JobStep.step.in_(list(steps)), JobStep.due_at > clock.epoch())
+    )
 
 
-def _take(session: Session, step: Step, limit: int, *, order: Any) -> list[Row[Any]]:
+def _take(session: Session, step: Step, limit: int, full: frozenset[str], *, order: Any) -> list[Row[Any]]:
     """Lease due rows: `due_at` moves to the lease's end, so a worker that dies simply lets them become due again."""
     now = clock.epoch()
     picked = (
         select(JobStep.job_id)
-        .where(JobStep.step == step, JobStep.due_at <= now)
+        .where(JobStep.step == step, JobStep.due_at <= now, *_not_at(full))
         .order_by(order)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -159,6 +179,10 @@ def _take(session: Session, step: Step, limit: int, *, order: Any) -> list[Row[A
             .execution_options(synchronize_session=False)
         )
     )  # fmt: skip
+
+
+def _not_at(full: frozenset[str]) -> list[ColumnElement[bool]]:
+    return [JobStep.account_id.not_in(full)] if full else []
 
 
 def _common(row: Row[Any], account_id: str) -> dict[str, Any]:
@@ -226,11 +250,14 @@ class _Slots:
         return (self.used / max(1, self.row.weight), self.row.failures)
 
 
-def submits(session: Session, limit: int) -> list[SubmitClaim]:
-    """Give free slots to waiting jobs: lease them, and write each one's attempt as an intent."""
+def submits(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[SubmitClaim]:
+    """Give free slots to waiting jobs: lease them, and write each one's attempt as an intent.
+
+    Accounts in `full` get none.
+    """
     if not _anything_waits(session):
         return []
-    accounts = _open_accounts(session)
+    accounts = [account for account in _open_accounts(session) if account.row.id not in full]
     if not accounts:
         return []
     now = clock.epoch()
@@ -385,6 +412,7 @@ def _submissions(session: Session, pairs: list[tuple[Row[Any], Row[Any]]]) -> li
             input=jobs[row.job_id].input,
             callback_token=attempt.callback_token,
             hint=(attempt.memo or {}).get("callback"),
+            late_answer=(attempt.memo or {}).get(LATE_ANSWER),
             parent=_parent_handle(session, jobs[row.job_id].parent_id),
         )
         for row, attempt in pairs

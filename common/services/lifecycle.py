@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, case, delete, insert, select, update
 from sqlalchemy.orm import Session
@@ -33,9 +33,11 @@ from common.providers.base import (
 )
 from common.providers.registry import MODELS, adapters_for
 from common.services import accounts, credits, webhooks
-from common.services.claims import Claim
+from common.services.claims import LATE_ANSWER, Claim
 from common.settings import settings
 from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
+
+C = TypeVar("C", bound=Claim)
 
 GONE_LIMIT = 5  # times in a row that a provider denies a job before that is a verdict
 LATE_WINDOW_S = 6 * 3600.0  # how long a timed-out or canceled generation is still watched for its result
@@ -63,7 +65,7 @@ class Stored:
 # ---------------------------------------------------------------- submit
 
 
-def sending(session: Session, claims: Sequence[Claim]) -> list[Claim]:
+def sending(session: Session, claims: Sequence[C]) -> list[C]:
     """Write down, before anything is sent, that it may have been. Returns the claims still held."""
     held = still_held(session, claims)
     if held:
@@ -148,16 +150,32 @@ def _queue_or_cancel(session: Session, job_id: str, *, canceled: bool) -> None:
 def unknown(session: Session, claim: Claim, verdict: Unknown) -> None:
     """It may have been accepted: never send it again, look for it instead."""
     _release(session, claim, step=Step.RECONCILE, due_in_s=1.0, failures=0)
+    accounts.troubled(session, claim.account_id, Trouble.DOWN, None)
     _answer(session, claim, Outcome.UNKNOWN, error_message=verdict.message)
     note(session, claim.job_id, "submit_unknown", verdict.message)
     after_commit(session, lambda: queue.nudge(Step.RECONCILE))
 
 
-def not_found_yet(session: Session, claim: Claim, *, can_appear: bool) -> None:
+def answered_late(session: Session, claim: Claim, verdict: Accepted) -> None:
+    """The lease was lost before this answer came: whoever looks for the lost submit now finds it here."""
+    memo = session.scalars(
+        select(JobAttempt.memo)
+        .where(JobAttempt.id == claim.attempt_id, JobAttempt.outcome.in_((Outcome.SENT, Outcome.UNKNOWN)))
+        .with_for_update()
+    ).one_or_none()
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.id == claim.attempt_id, JobAttempt.outcome.in_((Outcome.SENT, Outcome.UNKNOWN)))
+        .values(memo={**(memo or {}), LATE_ANSWER: asdict(verdict)})
+        .execution_options(synchronize_session=False)
+    )
+
+
+def not_found_yet(session: Session, claim: Claim) -> None:
     """A lost submit was looked for in vain: look again, until the window has closed."""
     sent_at = session.scalars(select(JobAttempt.sent_at).where(JobAttempt.id == claim.attempt_id)).one()
     age_s = clock.epoch() - sent_at.timestamp() if sent_at else settings().reconcile_window_s
-    if can_appear and age_s < settings().reconcile_window_s:
+    if age_s < settings().reconcile_window_s:
         _release(session, claim, step=Step.RECONCILE, due_in_s=min(5.0, 1.0 + claim.failures),
                  failures=claim.failures + 1)  # fmt: skip
         return
@@ -235,6 +253,7 @@ def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
     _release(session, claim, step=Step.STORE, due_in_s=0, failures=0, expires_at=first_dies)
     _advance(session, claim.job_id, Status.STORING, progress=99)
     after_commit(session, lambda: queue.nudge(Step.STORE))
+    after_commit(session, lambda: queue.nudge(Step.SUBMIT))  # its slot is free
 
 
 def failed(session: Session, claim: Claim, verdict: Failed) -> None:
@@ -472,7 +491,7 @@ def _reset_step(session: Session, job_id: str, **values: Any) -> None:
 # ---------------------------------------------------------------- fences and small steps
 
 
-def still_held(session: Session, claims: Sequence[Claim]) -> list[Claim]:
+def still_held(session: Session, claims: Sequence[C]) -> list[C]:
     """Those of the claims whose lease is still theirs; their rows stay locked until the transaction ends."""
     tokens = {claim.job_id: claim.token for claim in claims}
     rows = session.execute(
@@ -543,6 +562,7 @@ def _answer_error(session: Session, claim: Claim, code: str, message: str) -> No
 
 def _forget(session: Session, job_id: str) -> None:
     session.execute(delete(JobStep).where(JobStep.job_id == job_id))
+    after_commit(session, lambda: queue.nudge(Step.SUBMIT))  # it may have had a slot
 
 
 def _interval_s(claim: Claim) -> float:

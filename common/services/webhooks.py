@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
@@ -35,6 +36,11 @@ class Parcel:
     url: str
     headers: dict[str, str]
     body: bytes
+
+    @property
+    def key(self) -> str:
+        """The row's id."""
+        return self.id
 
 
 def owe(session: Session, job_id: str, user_id: str, status: Status, webhook_url: str | None) -> int:
@@ -128,6 +134,18 @@ def secret_of(session: Session, user_id: str) -> str:
     return unseal(session.get_one(WebhookSecret, user_id).secret)["secret"]
 
 
+def renew(session: Session, parcels: Sequence[Parcel]) -> None:
+    """Hold these deliveries for another lease, as far as they are still held."""
+    for parcel in parcels:
+        _update(session, parcel, due_at=clock.epoch() + settings().lease_s)
+
+
+def put_back(session: Session, parcels: Sequence[Parcel]) -> None:
+    """Let another worker try these at once."""
+    for parcel in parcels:
+        _update(session, parcel, due_at=clock.epoch(), lease_token=None)
+
+
 def delivered(session: Session, parcel: Parcel) -> None:
     """The receiver took it."""
     _close(
@@ -149,14 +167,20 @@ def refused(
 
 
 def _close(session: Session, parcel: Parcel, **values: object) -> None:
+    _update(session, parcel, lease_token=None, **values)
+
+
+def _update(session: Session, parcel: Parcel, **values: object) -> None:
     session.execute(
         update(WebhookDelivery)
         .where(WebhookDelivery.id == parcel.id, WebhookDelivery.lease_token == parcel.token)
-        .values(lease_token=None, **values)
+        .values(values)
     )
 
 
 def next_due(session: Session) -> float | None:
-    """When the next delivery is due (epoch seconds), or None."""
-    query = select(WebhookDelivery.due_at).where(WebhookDelivery.status == PENDING)
+    """When the next delivery falls due (epoch seconds), or None."""
+    query = select(WebhookDelivery.due_at).where(
+        WebhookDelivery.status == PENDING, WebhookDelivery.due_at > clock.epoch()
+    )
     return session.scalar(query.order_by(WebhookDelivery.due_at).limit(1))

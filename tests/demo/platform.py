@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Self
+from typing import NoReturn, Self
 
 from common.settings import secret_key
 from tests.infrastructure.children import StartError
@@ -74,7 +74,7 @@ class Demo:
         platform.start()
         return platform
 
-    def watch(self) -> None:
+    def watch(self) -> NoReturn:
         """Return never. Raises StartError when a process ends by itself."""
         while True:
             self._platform.require_life()

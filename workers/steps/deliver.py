@@ -2,51 +2,79 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
 
 from common.providers.base import NotSent, Reply, Unanswered
 from common.services import webhooks
 from common.services.webhooks import Parcel
-from workers.engine import in_transaction
+from common.words import Step
+from workers.flow import Answered, Flow
 from workers.http import shared
-from workers.steps.batches import stopping
-
-log = logging.getLogger(__name__)
+from workers.threads import in_transaction
 
 BATCH = 50
 TIMEOUT_S = 10.0
 _LONGEST_RETRY_AFTER_S = 86_400.0
 
 
-async def deliver_due() -> int:
-    """Send every delivery that is due. Returns how many were tried."""
-    done = 0
-    while not stopping():
-        parcels = await in_transaction(webhooks.due, BATCH)
-        if not parcels:
-            break
-        await asyncio.gather(*(_deliver(parcel) for parcel in parcels))
-        done += len(parcels)
-    return done
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a receiver said: an HTTP status, or why there was none."""
+
+    status: int | None
+    error: str
+    retry_after_s: float | None = None
 
 
-async def _deliver(parcel: Parcel) -> None:
-    """One try: post, and write down how it went."""
-    try:
-        reply = await shared().send_guarded(
-            "POST", parcel.url, headers=parcel.headers, body=parcel.body, timeout_s=TIMEOUT_S
-        )
-    except (NotSent, Unanswered) as error:
-        await in_transaction(webhooks.refused, parcel, str(error), status=None, retry_after_s=None)
-        return
-    if 200 <= reply.status < 300:  # a redirect is a refusal: it could lead anywhere
-        await in_transaction(webhooks.delivered, parcel)
-    else:
-        message = f"the receiver answered {reply.status}"
-        await in_transaction(
-            webhooks.refused, parcel, message, status=reply.status, retry_after_s=_retry_after_s(reply)
-        )
+class Deliver(Flow[Parcel, Response]):
+    """Webhooks that are due."""
+
+    step = Step.DELIVER
+    most = 200
+    most_per_lane = 200
+
+    async def claim(self, limit: int, full: frozenset[str]) -> list[Parcel]:
+        """Signed and ready to be posted."""
+        return await in_transaction(webhooks.due, min(limit, BATCH))
+
+    async def ask(self, portion: list[Parcel]) -> Answered[Parcel, Response]:
+        """One try."""
+        (parcel,) = portion
+        try:
+            reply = await shared().send_guarded(
+                "POST", parcel.url, headers=parcel.headers, body=parcel.body, timeout_s=TIMEOUT_S
+            )
+        except (NotSent, Unanswered) as error:
+            return [(parcel, Response(None, str(error)))]
+        said = f"the receiver answered {reply.status}"
+        return [(parcel, Response(reply.status, said, _retry_after_s(reply)))]
+
+    async def record(self, answered: Answered[Parcel, Response]) -> None:
+        """All in one transaction."""
+        await in_transaction(_write_all, answered)
+
+    def renew(self, session: Session, claims: Sequence[Parcel]) -> None:
+        """Hold these for another lease."""
+        webhooks.renew(session, claims)
+
+    def put_back(self, session: Session, claims: Sequence[Parcel]) -> None:
+        """Let somebody else try these at once."""
+        webhooks.put_back(session, claims)
+
+
+def _write_all(session: Session, answered: Answered[Parcel, Response]) -> None:
+    for parcel, said in answered:
+        if (
+            said.status is not None and 200 <= said.status < 300
+        ):  # a redirect is a refusal: it could lead anywhere
+            webhooks.delivered(session, parcel)
+        else:
+            webhooks.refused(
+                session, parcel, said.error, status=said.status, retry_after_s=said.retry_after_s
+            )
 
 
 def _retry_after_s(reply: Reply) -> float | None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
@@ -13,109 +14,111 @@ from common.providers.base import Adapter, Failed, Http, NoVerdict, PollVerdict,
 from common.services import claims, lifecycle
 from common.services.claims import Claim
 from common.words import Step
-from workers.engine import in_transaction
-from workers.steps.batches import adapters, answers, record, stopping
+from workers.flow import Answered
+from workers.steps.recording import JobFlow, adapter_at, load_adapters
+from workers.threads import in_transaction
 
 log = logging.getLogger(__name__)
 
 BATCH = 1000
-AT_ONCE = 200
+ASKED_AT_ONCE = 150  # calls under way at one account
 
 
-class _Canceled:
+@dataclass(frozen=True, slots=True)
+class Canceled:
     """The provider was asked to stop; whether it confirmed."""
 
-    def __init__(self, *, confirmed: bool) -> None:
-        self.confirmed = confirmed
+    confirmed: bool
 
 
-_Seen = PollVerdict | _Canceled
+Seen = PollVerdict | Canceled
 
 
-async def poll_due() -> int:
-    """Look at everything that is due. Returns how many were looked at."""
-    done = 0
-    while not stopping():
-        due = await in_transaction(claims.due, Step.POLL, BATCH)
-        if not due:
-            break
-        await _look_at_all(due)
-        done += len(due)
-    return done
+class Poll(JobFlow[Claim, Seen]):
+    """Running generations that are due to be looked at."""
+
+    step = Step.POLL
+    most = 4000
+    most_per_lane = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(ASKED_AT_ONCE)
+        )
+
+    async def claim(self, limit: int, full: frozenset[str]) -> list[Claim]:
+        """Those that are due, whoever's they are."""
+        claimed = await in_transaction(claims.due, Step.POLL, min(limit, BATCH), full)
+        if claimed:
+            await load_adapters(claimed)
+        return claimed
+
+    def portions(self, claimed: list[Claim]) -> Iterator[list[Claim]]:
+        """By account, as many as its API takes in one call; a cancel goes alone."""
+        groups: defaultdict[str, list[Claim]] = defaultdict(list)
+        for claim in claimed:
+            if _is_cancel(claim):
+                yield [claim]
+            else:
+                groups[claim.account_id].append(claim)
+        for account_id, group in groups.items():
+            at = adapter_at(account_id)
+            size = at[0].batch_size if at else len(group)
+            yield from (group[start : start + size] for start in range(0, len(group), size))
+
+    async def ask(self, portion: list[Claim]) -> Answered[Claim, Seen]:
+        """One call, or for a cancel the call that asks to stop."""
+        account_id = portion[0].account_id
+        at = adapter_at(account_id)
+        if at is None:  # its credentials cannot be read: said in the log; tried again when the lease is over
+            return []
+        async with self._gates[account_id]:
+            try:
+                if _is_cancel(portion[0]):
+                    return [(portion[0], await _cancel(*at, portion[0]))]
+                return await _look(*at, portion)
+            except Exception as error:
+                log.exception("the %s adapter broke", at[0].name)
+                broken = NoVerdict(message=f"internal error: {type(error).__name__}")
+                return [(claim, broken) for claim in portion]
+
+    async def record(self, answered: Answered[Claim, Seen]) -> None:
+        """Those still running, the bulk, in one statement; every change on its own."""
+        running = [(claim, seen) for claim, seen in answered if isinstance(seen, Running)]
+        others = [(claim, seen) for claim, seen in answered if not isinstance(seen, Running)]
+        if running:
+            await in_transaction(lifecycle.still_running, running)
+        if others:
+            await super().record(others)
+
+    def write(self, session: Session, claim: Claim, answer: Seen) -> None:
+        """One verdict that changes something."""
+        match answer:
+            case Running():
+                lifecycle.still_running(session, [(claim, answer)])
+            case Succeeded():
+                lifecycle.produced(session, claim, answer)
+            case Failed():
+                lifecycle.failed(session, claim, answer)
+            case NoVerdict():
+                lifecycle.no_verdict(session, claim, answer)
+            case Canceled():
+                lifecycle.cancel_answered(session, claim, confirmed=answer.confirmed)
 
 
-async def _look_at_all(due: list[Claim]) -> None:
-    by_account = await adapters(due)
-    gate = asyncio.Semaphore(AT_ONCE)
-    asking = [
-        asyncio.create_task(_ask(gate, adapter, http, batch))
-        for adapter, http, batch in _batches(due, by_account)
-    ]
-    async for answered in answers(asking):
-        await _record(answered)
+def _is_cancel(claim: Claim) -> bool:
+    return claim.cancel_requested and not claim.finished
 
 
-def _batches(
-    due: list[Claim], by_account: dict[str, tuple[Adapter, Http]]
-) -> Iterator[tuple[Adapter, Http, list[Claim]]]:
-    """The claims by account, in portions that its API takes in one call; a cancel goes alone."""
-    groups: dict[str, list[Claim]] = defaultdict(list)
-    for claim in due:
-        if claim.account_id not in by_account:
-            continue  # its credentials cannot be read: said in the log; the lease runs out and it is tried again
-        if claim.cancel_requested and not claim.finished:
-            yield *by_account[claim.account_id], [claim]
-        else:
-            groups[claim.account_id].append(claim)
-    for account_id, group in groups.items():
-        adapter, http = by_account[account_id]
-        for start in range(0, len(group), adapter.batch_size):
-            yield adapter, http, group[start : start + adapter.batch_size]
-
-
-async def _ask(
-    gate: asyncio.Semaphore, adapter: Adapter, http: Http, batch: list[Claim]
-) -> list[tuple[Claim, _Seen]]:
-    async with gate:
-        try:
-            if batch[0].cancel_requested and not batch[0].finished:
-                return [(batch[0], await _cancel(adapter, http, batch[0]))]
-            return await _poll(adapter, http, batch)
-        except Exception as error:
-            log.exception("the %s adapter broke", adapter.name)
-            return [(claim, NoVerdict(message=f"internal error: {type(error).__name__}")) for claim in batch]
-
-
-async def _poll(adapter: Adapter, http: Http, batch: list[Claim]) -> list[tuple[Claim, _Seen]]:
-    seen = await adapter.poll(http, [claim.handle for claim in batch if claim.handle])
+async def _look(adapter: Adapter, http: Http, portion: list[Claim]) -> Answered[Claim, Seen]:
+    seen = await adapter.poll(http, [claim.handle for claim in portion if claim.handle])
     nothing = NoVerdict(message="the answer did not mention this job")
     return [
-        (claim, seen.get(claim.handle.provider_ref, nothing) if claim.handle else nothing) for claim in batch
+        (claim, seen.get(claim.handle.provider_ref, nothing) if claim.handle else nothing)
+        for claim in portion
     ]
 
 
-async def _cancel(adapter: Adapter, http: Http, claim: Claim) -> _Canceled:
-    confirmed = await adapter.cancel(http, claim.handle) if claim.handle else False
-    return _Canceled(confirmed=confirmed)
-
-
-async def _record(answered: list[tuple[Claim, _Seen]]) -> None:
-    """Those still running, the bulk, in one statement; every change on its own."""
-    running = [(claim, seen) for claim, seen in answered if isinstance(seen, Running)]
-    others = [(claim, seen) for claim, seen in answered if not isinstance(seen, Running)]
-    if running:
-        await in_transaction(lifecycle.still_running, running)
-    if others:
-        await record(others, _write)
-
-
-def _write(session: Session, claim: Claim, seen: _Seen) -> None:
-    match seen:
-        case Succeeded():
-            lifecycle.produced(session, claim, seen)
-        case Failed():
-            lifecycle.failed(session, claim, seen)
-        case NoVerdict():
-            lifecycle.no_verdict(session, claim, seen)
-        case _Canceled():
-            lifecycle.cancel_answered(session, claim, confirmed=seen.confirmed)
+async def _cancel(adapter: Adapter, http: Http, claim: Claim) -> Canceled:
+    return Canceled(await adapter.cancel(http, claim.handle) if claim.handle else False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from common.services.lifecycle import Stored
 from common.settings import settings
 from common.storage import storage
 from common.storage.keys import artifact_key, thumbnail_key
-from workers import engine
-from workers.engine import in_transaction
+from common.words import Step
+from workers.flow import Answered
 from workers.http import shared
 from workers.media import (
     THUMBNAIL_EXTENSION,
@@ -35,105 +36,83 @@ from workers.media import (
     inspect,
     thumbnail,
 )
-from workers.steps.batches import record, stopping
+from workers.steps.recording import JobFlow
+from workers.threads import in_storage_thread, in_transaction
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8  # transfers under way in one process
 _GRACE_S = 60.0  # after the promised life of a URL, before its refusal to answer counts as final
 
 
-async def store_due() -> int:
-    """Start a transfer for everything due, a few at a time; long ones go on after the tick."""
-    done = 0
-    while not stopping():
-        current = engine.running()
-        free = AT_ONCE - (current.background if current else 0)
-        if free <= 0:
-            await asyncio.sleep(0.1)
-            continue
-        due = await in_transaction(claims.results_to_store, free)
-        if not due:
-            break
-        transfers = [_start(claim) for claim in due]
-        await asyncio.wait(transfers, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
-        done += len(due)
-    return done
+@dataclass(slots=True)
+class Kept:
+    """What is in storage now. `lost`: why the rest never will be; `later`: why not yet; neither: it is all there."""
+
+    results: list[Stored] = field(default_factory=list)
+    lost: str | None = None
+    later: str | None = None
+    interrupted: bool = False
 
 
-def _start(claim: StoreClaim) -> asyncio.Task[None]:
-    current = engine.running()
-    work = _store_while_renewing(claim)
-    return current.spawn(work) if current else asyncio.create_task(work)
+class Store(JobFlow[StoreClaim, Kept]):
+    """Finished generations, a few at a time: each may be large."""
 
+    step = Step.STORE
+    most = 16
+    most_per_lane = 12
 
-async def _store_while_renewing(claim: StoreClaim) -> None:
-    renewing = asyncio.create_task(_renew(claim))
-    results: list[Stored] = []
-    try:
-        await _store(claim, results)
-    except asyncio.CancelledError:  # the process is stopping: hand the rest on at once
-        await record(
-            [(claim, 0.0)],
-            lambda session, held, delay: lifecycle.partly_stored(session, held, results, delay),
-        )
-        raise
-    except Exception:
-        log.exception("job %s: storing broke; its lease will run out", claim.job_id)
-    finally:
-        renewing.cancel()
+    async def claim(self, limit: int, full: frozenset[str]) -> list[StoreClaim]:
+        """Those whose URLs die first before the others."""
+        return await in_transaction(claims.results_to_store, min(limit, self.most // 2), full)
 
-
-async def _renew(claim: StoreClaim) -> None:
-    """Keep the lease while a transfer takes long."""
-    while True:
-        await asyncio.sleep(settings().lease_s / 3)
+    async def ask(self, portion: list[StoreClaim]) -> Answered[StoreClaim, Kept]:
+        """Transfer what is missing; when the process stops, what is done is kept and the rest handed on."""
+        (claim,) = portion
+        kept = Kept()
         try:
-            await in_transaction(claims.renew, claim)
-        except Exception:
-            log.warning("job %s: the lease could not be renewed this time", claim.job_id)
+            await _transfer(claim, kept)
+        except asyncio.CancelledError:
+            kept.later, kept.interrupted = "the worker stops", True
+        return [(claim, kept)]
+
+    def write(self, session: Session, claim: StoreClaim, answer: Kept) -> None:
+        """All, some (to be tried again), or never."""
+        if answer.lost is not None:
+            lifecycle.unstorable(session, claim, answer.results, answer.lost)
+        elif answer.later is not None:
+            log.warning("job %s: not stored yet: %s", claim.job_id, answer.later)
+            lifecycle.partly_stored(session, claim, answer.results, 0.0 if answer.interrupted else None)
+        else:
+            lifecycle.stored(session, claim, answer.results)
 
 
-async def _store(claim: StoreClaim, results: list[Stored]) -> None:
-    """Store what is missing, and report: all, some (to be tried again), or never."""
+async def _transfer(claim: StoreClaim, kept: Kept) -> None:
     try:
         for number, raw in enumerate(claim.outputs, start=1):
             if number not in claim.stored:
-                results.append(await _store_one(claim, number, raw))
+                kept.results.append(await _store_one(claim, number, raw))
     except SourceGone as error:
-        message = f"The provider's result is gone: {error}"
-        await record(
-            [(claim, message)], lambda session, held, text: lifecycle.unstorable(session, held, results, text)
-        )
+        kept.lost = f"The provider's result is gone: {error}"
     except SourceRefused as error:
-        message = f"The provider's result cannot be stored: {error}"
-        await record(
-            [(claim, message)], lambda session, held, text: lifecycle.unstorable(session, held, results, text)
-        )
-    except (SourceTrouble, StorageUnavailable) as error:
-        await record([(claim, error)], lambda session, held, trouble: _later(session, held, results, trouble))
-    else:
-        await record([(claim, None)], lambda session, held, _: lifecycle.stored(session, held, results))
-
-
-def _later(session: Session, claim: StoreClaim, results: list[Stored], trouble: Exception) -> None:
-    """Try again, unless the source has not answered for longer than it was promised to live."""
-    if isinstance(trouble, SourceTrouble) and clock.epoch() > claim.expires_at + _GRACE_S:
-        lifecycle.unstorable(
-            session, claim, results, f"The provider's result could not be fetched: {trouble}"
-        )
-        return
-    log.warning("job %s: not stored yet: %s", claim.job_id, trouble)
-    lifecycle.partly_stored(session, claim, results)
+        kept.lost = f"The provider's result cannot be stored: {error}"
+    except SourceTrouble as error:
+        if clock.epoch() > claim.expires_at + _GRACE_S:
+            kept.lost = f"The provider's result could not be fetched: {error}"
+        else:
+            kept.later = str(error)
+    except StorageUnavailable as error:
+        kept.later = str(error)
 
 
 async def _store_one(claim: StoreClaim, number: int, raw: dict[str, Any]) -> Stored:
     output = Output(**{name: value for name, value in raw.items() if name != "expires_at"})
     fetched = await fetch(shared().downloads, output, allow_private=settings().allow_private_addresses)
+    putting = asyncio.ensure_future(in_storage_thread(_put, claim, number, output, fetched))
     try:
-        return await asyncio.to_thread(_put, claim, number, output, fetched)
+        return await asyncio.shield(putting)
     finally:
-        fetched.path.unlink(missing_ok=True)
+        # A canceled upload goes on in its thread: the file must stay until that is over.
+        putting.add_done_callback(lambda _: fetched.path.unlink(missing_ok=True))
 
 
 def _put(claim: StoreClaim, number: int, output: Output, fetched: StoredFile) -> Stored:

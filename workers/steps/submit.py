@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -25,59 +24,72 @@ from common.services import claims, lifecycle
 from common.services.catalog import with_defaults
 from common.services.claims import SubmitClaim
 from common.settings import settings
-from workers.engine import in_transaction
-from workers.steps.batches import adapters, answers, record, stopping
+from common.words import Step
+from workers.flow import Answered
+from workers.steps.recording import JobFlow, adapter_at, load_adapters
+from workers.threads import in_transaction
 
 log = logging.getLogger(__name__)
 
 BATCH = 64
+_UNREADABLE = NotAccepted(trouble=Trouble.CREDENTIALS, message="The account's credentials cannot be read.")
 
 
-async def submit_due() -> int:
-    """Submit until nothing waits that has a free slot. Returns how many were submitted."""
-    done = 0
-    while not stopping():
-        claimed = await in_transaction(_claim)
+class Submit(JobFlow[SubmitClaim, SubmitVerdict]):
+    """Waiting jobs, as far as their accounts have free slots. Never cut: a sent submit needs its answer."""
+
+    step = Step.SUBMIT
+    most = 256
+    most_per_lane = 128
+    may_be_cut = False
+
+    async def claim(self, limit: int, full: frozenset[str]) -> list[SubmitClaim]:
+        """Give out slots; then write down, before anything is sent, that it may have been."""
+        claimed = await in_transaction(_claim, min(limit, BATCH), full)
         if not claimed:
-            break
-        await _submit(claimed)
-        done += len(claimed)
-    return done
+            return []
+        await load_adapters(claimed)
+        if self.is_stopping():
+            await in_transaction(self.put_back, claimed)
+            return []
+        return await in_transaction(lifecycle.sending, claimed)
+
+    async def ask(self, portion: list[SubmitClaim]) -> Answered[SubmitClaim, SubmitVerdict]:
+        """Exactly one creating call."""
+        (claim,) = portion
+        at = adapter_at(claim.account_id)
+        return [(claim, await _submit(claim, at) if at else _UNREADABLE)]
+
+    def write(self, session: Session, claim: SubmitClaim, answer: SubmitVerdict) -> None:
+        """One verdict."""
+        match answer:
+            case Accepted():
+                lifecycle.accepted(session, claim, answer)
+            case Rejected():
+                lifecycle.rejected(session, claim, answer)
+            case NotAccepted():
+                lifecycle.not_accepted(session, claim, answer)
+            case Unknown():
+                lifecycle.unknown(session, claim, answer)
+
+    def lost(self, session: Session, claim: SubmitClaim, answer: SubmitVerdict) -> None:
+        """The provider's yes helps whoever looks for this submit now."""
+        if isinstance(answer, Accepted):
+            lifecycle.answered_late(session, claim, answer)
 
 
-def _claim(session: Session) -> list[SubmitClaim]:
+def _claim(session: Session, limit: int, full: frozenset[str]) -> list[SubmitClaim]:
     lifecycle.recover(session)
-    return claims.submits(session, BATCH)
+    return claims.submits(session, limit, full)
 
 
-async def _submit(claimed: list[SubmitClaim]) -> None:
-    by_account = await adapters(claimed)
-    held = {claim.job_id for claim in await in_transaction(lifecycle.sending, claimed)}
-    asking = [
-        asyncio.create_task(_ask(claim, by_account.get(claim.account_id)))
-        for claim in claimed
-        if claim.job_id in held
-    ]
-    async for answered in answers(asking):
-        await record(answered, _write)
-
-
-async def _ask(
-    claim: SubmitClaim, at: tuple[Adapter, Http] | None
-) -> list[tuple[SubmitClaim, SubmitVerdict]]:
-    if at is None:
-        return [
-            (
-                claim,
-                NotAccepted(trouble=Trouble.CREDENTIALS, message="The account's credentials cannot be read."),
-            )
-        ]
+async def _submit(claim: SubmitClaim, at: tuple[Adapter, Http]) -> SubmitVerdict:
     adapter, http = at
     try:
-        return [(claim, await adapter.submit(http, submission(claim)))]
+        return await adapter.submit(http, submission(claim))
     except Exception as error:
         log.exception("job %s: the adapter broke while submitting", claim.job_id)
-        return [(claim, Unknown(message=f"Internal error while submitting: {type(error).__name__}"))]
+        return Unknown(message=f"Internal error while submitting: {type(error).__name__}")
 
 
 def submission(claim: SubmitClaim) -> Submission:
@@ -104,15 +116,3 @@ def _is_private(host: str) -> bool:
         return not ip_address(host).is_global
     except ValueError:
         return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
-
-
-def _write(session: Session, claim: SubmitClaim, verdict: SubmitVerdict) -> None:
-    match verdict:
-        case Accepted():
-            lifecycle.accepted(session, claim, verdict)
-        case Rejected():
-            lifecycle.rejected(session, claim, verdict)
-        case NotAccepted():
-            lifecycle.not_accepted(session, claim, verdict)
-        case Unknown():
-            lifecycle.unknown(session, claim, verdict)

@@ -245,10 +245,21 @@ def test_a_worker_that_died_after_sending_leads_to_a_search_never_a_second_submi
         assert session.get_one(JobAttempt, lost.attempt_id).outcome == Outcome.ADOPTED
 
 
-@pytest.mark.parametrize("can_appear", [True, False])
-def test_a_submit_that_is_never_found_fails_free(
-    actor: Actor, monkeypatch: pytest.MonkeyPatch, can_appear: bool
-) -> None:
+def test_an_answer_that_comes_after_the_lease_helps_whoever_looks(actor: Actor) -> None:
+    job_id = submit(actor)
+    slow = sent(claim_submits()[0])
+    make_due()
+    with transaction() as session:
+        lifecycle.recover(session)
+        lifecycle.answered_late(session, slow, Accepted(provider_ref="known", memo={"a": 1}, cost="3"))
+    make_due()
+    with transaction() as session:
+        (lost,) = claims.lost_submits(session, 10)
+    assert lost.late_answer == {"provider_ref": "known", "memo": {"a": 1}, "cost": "3"}
+    assert Seen(actor, job_id).status == Status.SUBMITTING
+
+
+def test_a_submit_that_is_never_found_fails_free(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECONCILE_WINDOW_S", "0")
     configuration.settings.cache_clear()
     job_id = submit(actor)
@@ -257,7 +268,7 @@ def test_a_submit_that_is_never_found_fails_free(
         lifecycle.unknown(session, claim, Unknown(message="time-out"))
     make_due()
     with transaction() as session:
-        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0], can_appear=can_appear)
+        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0])
     seen = Seen(actor, job_id)
     assert (seen.status, seen.code, seen.balance) == (
         Status.FAILED,
@@ -273,7 +284,7 @@ def test_inside_the_window_the_search_goes_on(actor: Actor) -> None:
         lifecycle.unknown(session, claim, Unknown(message="time-out"))
     make_due()
     with transaction() as session:
-        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0], can_appear=True)
+        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0])
     assert Seen(actor, job_id).status == Status.SUBMITTING
 
 
