@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from sqlalchemy.orm import Session
+
 from common.db import transaction
 
 T = TypeVar("T")
