@@ -8,8 +8,10 @@ import sys
 
 from pythonjsonlogger.json import JsonFormatter
 
-# The COS SDK prints its signing key at DEBUG; the others would print every request.
-_QUIET = {"qcloud_cos": logging.WARNING, "urllib3": logging.WARNING, "aiohttp.access": logging.WARNING}
+# The COS SDK prints its signing key at DEBUG; the others would print every request and every tick.
+_QUIET = (
+    "qcloud_cos", "urllib3", "aiohttp.access", "celery.worker.strategy", "celery.app.trace", "celery.beat",
+)  # fmt: skip
 
 
 def configure(process: str) -> None:
@@ -26,5 +28,5 @@ def configure(process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(os.environ.get("LOG_LEVEL", "INFO").upper())
-    for name, level in _QUIET.items():
-        logging.getLogger(name).setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import signal
+import sys
 from typing import Any
 
 import billiard.pool
@@ -90,7 +91,7 @@ app.conf.update(
 
 @setup_logging.connect
 def _logs(**_: Any) -> None:
-    logs.configure("worker")
+    logs.configure("beat" if "beat" in sys.argv else "worker")
 
 
 @celeryd_init.connect
