@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tests.simulators.frame import Simulator
 from tests.simulators.media import MediaHost
 from tests.simulators.pace import QUICK, Generation, Pace
+
+G = TypeVar("G", bound=Generation)
 
 
 @dataclass(slots=True)
@@ -18,15 +21,15 @@ class Account:
     at_once: int = 24  # generations under way; what more means is the service's own rule
 
 
-class Provider(Simulator):
+class Provider(Simulator, Generic[G]):
     """A service that makes pictures or films. `generations` holds all that was ever accepted, by the service's id."""
 
     def __init__(self, media: MediaHost, pace: Pace = QUICK) -> None:
         super().__init__()
         self.media = media
         self.pace = pace
-        self.generations: dict[str, Generation] = {}
+        self.generations: dict[str, G] = {}
 
-    def made(self, prompt: str) -> list[Generation]:
+    def made(self, prompt: str) -> list[G]:
         """What was accepted for this prompt, the first one first."""
         return [generation for generation in list(self.generations.values()) if generation.prompt == prompt]
