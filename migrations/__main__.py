@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, NoReturn, ParamSpec
+from typing import NoReturn
 
 import click
 
 from common.settings import settings
 from migrations import runner, status
 from migrations.chain import Chain
-from migrations.errors import one_line
-from migrations.outcomes import Exit, Outcome
+from migrations.console import as_json, finish, plainly, show
 from migrations.waiting import process_started
-
-P = ParamSpec("P")
-
-as_json = click.option("--json", "machine", is_flag=True, help="Print one JSON object, for machines.")
 
 
 @click.group(
@@ -50,34 +42,6 @@ def _log_like_alembic() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def plainly(command: Callable[P, None]) -> Callable[P, None]:
-    """Errors are one line on standard error and exit code 1, never a traceback."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (click.ClickException, click.exceptions.Exit):
-            raise
-        except Exception as error:
-            logging.getLogger("migrations").debug("", exc_info=True)
-            raise click.ClickException(one_line(error)) from None
-
-    return run
-
-
-def _finish(outcome: Outcome, machine: bool) -> NoReturn:
-    if machine:
-        click.echo(json.dumps(outcome.as_json()))
-    else:
-        click.echo(outcome.line, err=outcome.code not in (Exit.OK, Exit.DEGRADED))
-    raise click.exceptions.Exit(int(outcome.code))
-
-
-def _show(facts: Any, lines: list[str], machine: bool) -> None:
-    click.echo(json.dumps(facts) if machine else "\n".join(lines))
-
-
 @main.command()
 @as_json
 @plainly
@@ -90,7 +54,7 @@ def upgrade(machine: bool) -> None:
     Example:
       DATABASE_URL=postgres://… python -m migrations upgrade
     """
-    _finish(runner.upgrade(settings(), Chain(), since=process_started()), machine)
+    finish(runner.upgrade(settings(), Chain(), since=process_started()), machine)
 
 
 @main.command()
@@ -103,7 +67,7 @@ def wait(machine: bool) -> None:
     Example:
       python -m migrations wait && exec gunicorn web.wsgi:app
     """
-    _finish(runner.wait(settings(), Chain(), since=process_started()), machine)
+    finish(runner.wait(settings(), Chain(), since=process_started()), machine)
 
 
 @main.command("status")
@@ -112,7 +76,7 @@ def wait(machine: bool) -> None:
 def show_status(machine: bool) -> None:
     """Show how the database stands, what is pending, who is upgrading, and the last runs."""
     found = status.status(settings().database_url, Chain())
-    _show(found.as_json(), found.lines(), machine)
+    show(found.as_json(), found.lines(), machine)
 
 
 @main.command()
@@ -121,7 +85,7 @@ def show_status(machine: bool) -> None:
 def current(machine: bool) -> None:
     """Show the revisions that the database is at."""
     revisions = status.current(settings().database_url, Chain())
-    _show([item.as_json() for item in revisions], [item.line() for item in revisions], machine)
+    show([item.as_json() for item in revisions], [item.line() for item in revisions], machine)
 
 
 @main.command()
@@ -130,7 +94,7 @@ def current(machine: bool) -> None:
 def history(machine: bool) -> None:
     """List every revision, the oldest first, and when it was applied."""
     revisions = status.history(settings().database_url, Chain())
-    _show([item.as_json() for item in revisions], [item.line() for item in revisions], machine)
+    show([item.as_json() for item in revisions], [item.line() for item in revisions], machine)
 
 
 @main.command()
@@ -140,7 +104,7 @@ def pending(machine: bool) -> None:
     """List the revisions that `upgrade` would apply, in order."""
     revisions = status.pending(settings().database_url, Chain())
     lines = [item.line() for item in revisions] or ["nothing is pending"]
-    _show([item.as_json() for item in revisions], lines, machine)
+    show([item.as_json() for item in revisions], lines, machine)
 
 
 if __name__ == "__main__":
