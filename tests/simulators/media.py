@@ -126,6 +126,14 @@ def webp(seed: str, width: int = 256, height: int = 256) -> bytes:
     return _picture(seed, width, height, "WEBP")
 
 
+@lru_cache(8)
+def black(kind: str, width: int, height: int) -> bytes:
+    """What a safety checker leaves of a picture; `kind` is jpeg or png."""
+    buffer = BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, kind.upper())
+    return buffer.getvalue()
+
+
 @lru_cache(64)
 def mp4(seed: str, duration_s: float = 5.0) -> bytes:
     """A film of that length, 320 x 180, that differs with its seed (in a `free` box, which no player looks at)."""
