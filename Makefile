@@ -17,8 +17,8 @@ help: ## This list
 run: $(INSTALLED) ## The whole platform on this machine, simulated providers, a demo job at each (DEMO=0: none)
 	@$(BIN)/python -m tests.demo
 
-test: $(INSTALLED) ## All tests, on SQLite and a real PostgreSQL, with a real Valkey (ARGS='-n 2 -k lease')
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## All tests, on SQLite and a real PostgreSQL, with a real Valkey (ARGS='-k lease')
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup $(ARGS)
 
 check: $(INSTALLED) ## Format, lint, types, import rules, and whether web/openapi.json is up to date
 	@$(BIN)/python -m ruff format --check --quiet . || { echo 'not formatted: run `make fix`' >&2; exit 1; }
