@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.infrastructure.databases import Released
 from tests.infrastructure.environment import isolate
 from tests.infrastructure.postgres import Postgres
 from tests.infrastructure.valkey import Valkey
@@ -52,5 +53,25 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     server: Postgres = request.getfixturevalue("postgres_server")
     url = server.create_database()
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Released:
+    """Makes databases as the release process leaves them; the first of each kind takes two seconds, others none."""
+    return Released(tmp_path_factory.mktemp("released"), lambda: request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def released_url(
+    request: pytest.FixtureRequest, released: Released, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """DATABASE_URL of a released database that a module's tests share; they run once for each kind."""
+    if request.param == "sqlite":
+        yield released.sqlite(tmp_path_factory.mktemp("database") / "webui.db")
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    url = released.postgresql()
     yield url
     server.drop_database(url)

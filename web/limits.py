@@ -47,6 +47,11 @@ class Attempts:
         with self._lock:
             self._begun.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget all attempts."""
+        with self._lock:
+            self._begun.clear()
+
     def _recent(self, key: str, now: float) -> deque[float]:
         begun = self._begun.get(key, deque())
         while begun and begun[0] <= now - self._window_s:

@@ -126,8 +126,24 @@ def _sentence(error: ValidationError) -> str:
             return f"{name} must be one of {', '.join(map(repr, rule))}."[:300]
         case "type":
             return f"{name} must be of type {rule}."
+        case "not":
+            return f"{name} is not allowed in this combination."
+        case validator if validator in _RULES:
+            return f"{name} {_RULES[validator].format(str(rule)[:100])}."
         case validator:
             return f"{name} does not fit: {validator} is {str(rule)[:100]}."
+
+
+_RULES = {
+    "minLength": "must have at least {} characters",
+    "maxLength": "must have at most {} characters",
+    "minItems": "must have at least {} items",
+    "maxItems": "must have at most {} items",
+    "minimum": "must be at least {}",
+    "maximum": "must be at most {}",
+    "multipleOf": "must be a multiple of {}",
+    "pattern": "must match {}",
+}
 
 
 def _strangers(error: ValidationError) -> list[str]:

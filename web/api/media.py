@@ -46,8 +46,9 @@ def _path(key: str) -> Path:
         raise NotFound("Results are kept elsewhere; see an artifact's `url`.")
     try:
         path = kept.path(key)
-    except ValueError:
+        found = path.is_file()
+    except (ValueError, OSError):  # no key of ours, or longer than a file name may be
         raise NotFound from None
-    if not path.is_file():
+    if not found:
         raise NotFound
     return path
