@@ -38,7 +38,7 @@ class Installation:
 class Installations:
     """Makes installations; `close` ends them all."""
 
-    def __init__(self, folder: Callable[[], Path], postgres: Callable[[], Postgres]) -> None:
+    def __init__(self, folder: Callable[[], Path], postgres: Postgres) -> None:
         self._folder, self._postgres = folder, postgres
         self._stack = ExitStack()
 
@@ -66,9 +66,8 @@ class Installations:
     def _database(self, kind: str, folder: Path) -> str:
         if kind == "small":
             return f"sqlite:///{folder}/webui.db"
-        server = self._postgres()
-        url = server.create_database()
-        self._stack.callback(server.drop_database, url)
+        url = self._postgres.create_database()
+        self._stack.callback(self._postgres.drop_database, url)
         return url
 
     def close(self) -> None:
@@ -77,11 +76,9 @@ class Installations:
 
 @pytest.fixture(scope="session")
 def shared_installations(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
 ) -> Iterator[Installations]:
-    made = Installations(
-        lambda: tmp_path_factory.mktemp("shared"), lambda: request.getfixturevalue("postgres_server")
-    )
+    made = Installations(lambda: tmp_path_factory.mktemp("shared"), postgres_server)
     yield made
     made.close()
 
@@ -105,12 +102,10 @@ def installation(shared: Installation) -> Iterator[Installation]:
 
 @pytest.fixture(params=_KINDS)
 def own(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
 ) -> Iterator[Callable[..., Installation]]:
     """Makes an installation of this kind for one test, which may break it."""
-    made = Installations(
-        lambda: tmp_path_factory.mktemp("own"), lambda: request.getfixturevalue("postgres_server")
-    )
+    made = Installations(lambda: tmp_path_factory.mktemp("own"), postgres_server)
 
     def make(**options: str | bool) -> Installation:
         return made.make(request.param, **options)  # type: ignore[arg-type]
