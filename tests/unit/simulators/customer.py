@@ -15,6 +15,7 @@ from common.providers.base import (
     Credentials,
     Failed,
     Handle,
+    NoVerdict,
     PollVerdict,
     Reply,
     Submission,
@@ -43,16 +44,37 @@ class Customer:
         self._runner.run(self._http.close())
         self._runner.close()
 
-    def submit(self, model: str, prompt: str, *, callback_url: str | None = None, **given: Any) -> Any:
+    def submit(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        callback_url: str | None = None,
+        parent: Handle | None = None,
+        **given: Any,
+    ) -> Any:
         """The verdict on a job with the catalogue's defaults."""
-        return self._runner.run(self._submit(model, {"prompt": prompt, **given}, callback_url))
+        return self._runner.run(self._submit(model, {"prompt": prompt, **given}, callback_url, parent))
 
-    async def _submit(self, model: str, given: Mapping[str, Any], callback_url: str | None) -> Any:
+    def find(self, model: str, reference: str | None, prompt: str = "", **given: Any) -> Accepted | NoVerdict:
+        """Look for a lost submit."""
+        lost = Submission(
+            model=model,
+            input=with_defaults(MODELS[model], {"prompt": prompt, **given}),
+            reference=reference or "",
+        )
+        http = self._http.at(self.adapter.credentials.base_url)
+        return self._runner.run(self.adapter.find(http, lost))
+
+    async def _submit(
+        self, model: str, given: Mapping[str, Any], callback_url: str | None, parent: Handle | None
+    ) -> Any:
         submission = Submission(
             model=model,
             input=with_defaults(MODELS[model], given),
             reference=new_id("att"),
             callback_url=callback_url,
+            parent=parent,
         )
         return await self.adapter.submit(self._http.at(self.adapter.credentials.base_url), submission)
 
