@@ -1,0 +1,1 @@
+"""How fast and how small: figures beside their yardsticks, measured in one run. `make bench` runs them all."""

@@ -1,0 +1,146 @@
+"""What a benchmark is given: services, platforms and processes of its own, and how much it should do."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import psutil
+from sqlalchemy import Engine
+
+from common.db import build_engine
+from common.settings import Settings
+from tests.infrastructure.platform import Platform
+from tests.infrastructure.postgres import Postgres
+from tests.infrastructure.processes import Process
+from tests.infrastructure.valkey import Valkey
+
+Database = Literal["postgresql", "sqlite"]
+LABELS: Mapping[Database, str] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
+T = TypeVar("T")
+_MB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says. None: the benchmark decides, by `quick`."""
+
+    quick: bool = False
+    databases: tuple[Database, ...] = ("postgresql", "sqlite")
+    jobs: int | None = None
+    interval_s: float | None = None
+    workers: int = 1
+
+
+class Bench:
+    """Everything started through it ends with it."""
+
+    def __init__(self, folder: Path, options: Options, say: Callable[[str], None]) -> None:
+        self.folder, self.options, self.say = folder, options, say
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def amount(self, usual: T, quick: T) -> T:
+        """How much of something: less in a quick run."""
+        return quick if self.options.quick else usual
+
+    # ------------------------------------------------------------ services
+
+    @cached_property
+    def valkey(self) -> Valkey:
+        """A Valkey that keeps an append-only file, as in production."""
+        return self._stack.enter_context(Valkey(self.folder / "valkey"))
+
+    @cached_property
+    def _postgres(self) -> Postgres:
+        return self._stack.enter_context(Postgres(durable=True))
+
+    def database(self, kind: Database) -> str:
+        """DATABASE_URL of a new, empty database. Both kinds pay for surviving a power cut."""
+        if kind == "postgresql":
+            return self._postgres.create_database()
+        return f"sqlite:///{self.folder}/{secrets.token_hex(4)}.db"
+
+    def platform(self, kind: Database, *, released: bool = True) -> Ground:
+        """A platform on a new database, with none of its processes started."""
+        ground = Ground(self.folder / f"{kind}-{secrets.token_hex(4)}", self.database(kind), self.valkey)
+        self._stack.enter_context(ground.platform)
+        self._stack.callback(ground.engine.dispose)
+        if released:
+            ground.platform.release()
+        return ground
+
+
+class Ground:
+    """One platform with what a benchmark needs beside it."""
+
+    def __init__(self, folder: Path, url: str, valkey: Valkey) -> None:
+        folder.mkdir(parents=True)
+        valkey.flush()
+        self.folder = folder
+        environment = {
+            "ALLOW_PRIVATE_ADDRESSES": "true",
+            "RATE_LIMIT_SUBMITS": "1000000/second",
+            "MIGRATION_BACKUP": "off",
+        }
+        self.platform = Platform(folder, database_url=url, redis_url=valkey.url, environment=environment)
+        settings = Settings(database_url=url, _env_file=None)  # type: ignore[call-arg]
+        self.engine: Engine = build_engine(settings.database_url)
+
+    def set(self, **settings: str) -> None:
+        """More environment for processes that are started from now on."""
+        self.platform.group.environment.update(settings)
+
+    def users(self, count: int) -> list[str]:
+        """The tokens of so many new users with more credits than they can spend."""
+        return [self.platform.user(credits=1_000_000_000).token for _ in range(count)]
+
+    def provider(self, *, files: Path | None = None, endless: bool = False, latency_s: float = 0.0) -> str:
+        """The address of a new provider in a process of its own."""
+        file = self.folder / f"provider-{secrets.token_hex(4)}"
+        arguments = f"{file} --folder {files or self.folder} --latency {latency_s}" + " --endless" * endless
+        self.platform.group.start_command("provider", f"python -m tests.benchmarks.provider {arguments}")
+        self.platform.group.wait_until(file.exists, what="the provider serves")
+        return file.read_text()
+
+    def scalar(self, query: Any) -> Any:
+        """One value out of the database."""
+        with self.engine.connect().execution_options(reads_only=True) as connection:
+            return connection.scalar(query)
+
+    def until(self, condition: Callable[[], T], timeout_s: float, *, what: str) -> T:
+        """The first true value of `condition`. StartError when a process ends meanwhile, TimeoutError with the logs."""
+
+        def look() -> T:
+            self.platform.require_life()
+            return condition()
+
+        return self.platform.group.wait_until(look, timeout_s, what=what)
+
+
+# ---------------------------------------------------------------- watching processes
+
+
+def members(processes: Iterable[Process]) -> list[psutil.Process]:
+    """These processes and their descendants."""
+    return [member for process in processes for member in process.tree()]
+
+
+def cpu_s(processes: Iterable[psutil.Process]) -> float:
+    """Seconds of processor time that they have used so far."""
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
+def memory_mb(processes: Iterable[psutil.Process]) -> float:
+    """Their resident memory."""
+    return sum(process.memory_info().rss for process in processes) / _MB
