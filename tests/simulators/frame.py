@@ -183,12 +183,10 @@ class Simulator:
             response = await self._obey(request, handler, fault)
             status = response.status
             return response
-        except _Dropped:
+        except (_Dropped, ConnectionError, web.RequestPayloadError):  # one of both has hung up
             return web.Response(status=500)  # goes nowhere
         except web.HTTPException as error:
             status = error.status
-            raise
-        except ConnectionError:
             raise
         except Exception as error:
             status = 500
