@@ -80,9 +80,12 @@ class Customer:
 
     def poll(self, model: str, accepted: Accepted) -> PollVerdict:
         """One look."""
+        return self.poll_all(model, [accepted])[accepted.provider_ref]
+
+    def poll_all(self, model: str, accepted: Iterable[Accepted]) -> Mapping[str, PollVerdict]:
+        """One look at several of them."""
         http = self._http.at(self.adapter.credentials.base_url)
-        verdicts = self._runner.run(self.adapter.poll(http, [handle(model, accepted)]))
-        return verdicts[accepted.provider_ref]
+        return self._runner.run(self.adapter.poll(http, [handle(model, each) for each in accepted]))
 
     def follow(self, model: str, accepted: Accepted) -> tuple[PollVerdict, list[PollVerdict]]:
         """Look until it is over: the last verdict, and all before it."""
