@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
-import io
 import itertools
 import json
 import random
@@ -18,13 +15,13 @@ from functools import partial
 from typing import Any, ClassVar
 
 from aiohttp import web
-from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 
 from tests.simulators.bfl_forms import ENDPOINTS, Form, problems_of_size
 from tests.simulators.frame import json_answer
 from tests.simulators.media import MediaHost, jpeg, png, webp
 from tests.simulators.pace import QUICK, Generation, Pace
+from tests.simulators.pictures import from_base64, from_data_url, is_address
 from tests.simulators.provider import Account, Provider
 
 REGIONS = ("eu", "us")
@@ -246,12 +243,5 @@ def _pictures(form: Form) -> Iterable[tuple[str, str]]:
 
 
 def _is_picture(value: str) -> bool:
-    """Whether it is one, in base64; an address is believed."""
-    if value.startswith(("https://", "http://")):
-        return True
-    try:
-        content = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value)
-        Image.open(io.BytesIO(content)).verify()
-    except (binascii.Error, ValueError, UnidentifiedImageError, OSError, SyntaxError):
-        return False
-    return True
+    """Whether it is one; an address is believed."""
+    return is_address(value) or bool(from_base64(value) or from_data_url(value))

@@ -12,8 +12,12 @@ from tests.simulators.bfl import Bfl
 from tests.simulators.cos import Cos
 from tests.simulators.fal import Fal
 from tests.simulators.frame import REMEMBERED, Simulator, Stage
+from tests.simulators.jimeng import Jimeng
+from tests.simulators.kling import Kling
 from tests.simulators.media import MediaHost
+from tests.simulators.midjourney import Midjourney
 from tests.simulators.pace import Generation, Pace
+from tests.simulators.provider import Provider
 
 IMAGE, VIDEO = Pace(0.2, 0.8), Pace(0.3, 2.0)
 Flux = Literal["bfl", "fal"]
@@ -38,10 +42,16 @@ class World:
         remembered: int = REMEMBERED,
     ) -> None:
         self.media = MediaHost()
+        self.midjourney = Midjourney(self.media, image)
+        self.kling = Kling(self.media, video)
+        self.jimeng = Jimeng(self.media, image)
         self.bfl = Bfl(self.media, image)
         self.fal = Fal(self.media, image)
         self.cos = Cos(folder=cos_folder, public=cos_public)
-        self.providers: tuple[Any, ...] = (self.bfl, self.fal)
+        self.providers: tuple[Provider[Any], ...] = (
+            self.midjourney, self.kling, self.jimeng, self.bfl, self.fal,
+        )  # fmt: skip
+        self._at_once = at_once
         self.stage = Stage(self.simulators)
         for simulator in self.simulators:
             simulator.calls = deque(maxlen=remembered)
@@ -67,11 +77,23 @@ class World:
         self, *, storage: Literal["local", "cos"] = "local", flux: Sequence[Flux] = ("bfl", "fal")
     ) -> dict[str, str]:
         """The settings of a platform whose providers these are; Flux through the given services only."""
-        chosen = {"ALLOW_PRIVATE_ADDRESSES": "true", "STORAGE": storage}
+        chosen = {
+            "ALLOW_PRIVATE_ADDRESSES": "true",
+            "STORAGE": storage,
+            "MIDJOURNEY_BASE_URL": self.midjourney.url,
+            "MIDJOURNEY_API_SECRET": self.midjourney.account.key,
+            "KLING_BASE_URL": self.kling.url,
+            "KLING_API_KEY": self.kling.account.key,
+            "JIMENG_BASE_URL": self.jimeng.url,
+            "JIMENG_ACCESS_KEY": self.jimeng.account.key,
+            "JIMENG_SECRET_KEY": self.jimeng.account.secret_key,
+        }
         if "bfl" in flux:
             chosen |= {"BFL_BASE_URL": self.bfl.url, "BFL_API_KEY": self.bfl.account.key}
         if "fal" in flux:
             chosen |= {"FAL_BASE_URL": self.fal.url, "FAL_KEY": self.fal.account.key}
+        if self._at_once is not None:
+            chosen |= {f"{each.name.upper()}_MAX_CONCURRENCY": str(self._at_once) for each in self.providers}
         return chosen | (self._bucket() if storage == "cos" else {})
 
     def _bucket(self) -> dict[str, str]:
@@ -109,8 +131,7 @@ class World:
 
     def made(self, prompt: str) -> list[Generation]:
         """What was accepted for this prompt, anywhere."""
-        everything = [made for provider in self.providers for made in list(provider.generations.values())]
-        return [made for made in everything if _is_for(prompt, made.prompt)]
+        return [made for provider in self.providers for made in provider.made(prompt)]
 
     def submits(self, prompt: str) -> int:
         """How often this prompt was accepted, anywhere."""
@@ -119,8 +140,3 @@ class World:
     def made_for(self, prompt: str) -> list[bytes]:
         """The results for this prompt, byte for byte."""
         return [self.media.content(url) for made in self.made(prompt) for url in made.results or ()]
-
-
-def _is_for(prompt: str, given: str) -> bool:
-    """Midjourney's prompts end with flags."""
-    return given == prompt or given.startswith(f"{prompt} --")
