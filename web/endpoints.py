@@ -41,6 +41,7 @@ class Endpoint:
     returns: type[BaseModel] | None  # None: no JSON, or nothing at all
     many: bool
     status: int
+    also: tuple[int, ...]  # other statuses of the same answer, from a view that sets them itself
     errors: tuple[int, ...]
     headers: tuple[str, ...]  # request headers that mean something here
     summary: str
@@ -54,6 +55,7 @@ def endpoint(
     returns: type[BaseModel] | None = None,
     many: bool = False,
     status: int = 200,
+    also: tuple[int, ...] = (),
     errors: tuple[int, ...] = (),
     headers: tuple[str, ...] = (),
     max_bytes: int | None = None,
@@ -75,8 +77,8 @@ def endpoint(
             return made if isinstance(made, Response) else answer(made, status)
 
         call.endpoint = Endpoint(  # type: ignore[attr-defined]
-            access=access, body=body, query=query, returns=returns, many=many, status=status, errors=errors,
-            headers=headers, summary=(view.__doc__ or "").strip().partition("\n")[0],
+            access=access, body=body, query=query, returns=returns, many=many, status=status, also=also,
+            errors=errors, headers=headers, summary=(view.__doc__ or "").strip().partition("\n")[0],
         )  # fmt: skip
         return call
 

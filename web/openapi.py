@@ -112,15 +112,18 @@ def _parameters(path: str, declared: Endpoint) -> list[dict[str, Any]]:
 
 
 def _responses(declared: Endpoint) -> dict[str, Any]:
-    good: dict[str, Any] = {"description": HTTPStatus(declared.status).phrase}
+    good: dict[str, Any] = {}
     if declared.returns is not None:
         reference = {"$ref": _REF.format(model=_title(declared.returns))}
-        good = _json_content(good["description"], _list_of(reference) if declared.many else reference)
-    made = {str(declared.status): good}
-    if "Prefer" in declared.headers and declared.status == HTTPStatus.ACCEPTED:
-        made["200"] = {**good, "description": "Finished within the preferred wait"}
+        good = _json_content("", _list_of(reference) if declared.many else reference)
+    made = {
+        str(status): {**good, "description": HTTPStatus(status).phrase}
+        for status in (declared.status, *declared.also)
+    }
     always = _ERRORS_OF_ALL if declared.access is not Access.ANYONE else (503,)
-    refusals = {*always, *declared.errors, *((400, 413, 415, 422) if declared.body else ())}
+    refusals = {*always, *declared.errors, *((400, 413, 415, 422) if declared.body else ())} - {
+        *declared.also
+    }
     return made | {str(status): {"$ref": "#/components/responses/error"} for status in sorted(refusals)}
 
 

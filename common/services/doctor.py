@@ -33,18 +33,16 @@ class Figures:
 def figures(session: Session) -> Figures:
     """The present figures; a handful of small queries over the live work only."""
     now = clock.epoch()
-    counts = dict(session.execute(select(JobStep.step, func.count()).group_by(JobStep.step)).tuples().all())
+    counts = dict(session.execute(select(JobStep.step, func.count()).group_by(JobStep.step)).all())
     oldest = dict(
-        session.execute(select(JobStep.step, func.min(JobStep.due_at)).group_by(JobStep.step)).tuples().all()
+        session.execute(select(JobStep.step, func.min(JobStep.due_at)).group_by(JobStep.step)).all()
     )
     used = dict(
         session.execute(
             select(JobStep.account_id, func.sum(JobStep.slots))
             .where(JobStep.account_id.is_not(None), JobStep.step != Step.STORE)
             .group_by(JobStep.account_id)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
     accounts = session.scalars(select(ProviderAccount).where(ProviderAccount.enabled)).all()
     return Figures(

@@ -27,7 +27,7 @@ def alive() -> dict[str, Any]:
 
 
 @blueprint.get("/readyz")
-@endpoint(access=Access.ANYONE, returns=shapes.Readiness, errors=(503,))
+@endpoint(access=Access.ANYONE, returns=shapes.Readiness, also=(503,))
 def ready() -> Response:
     """Say whether jobs can be accepted: `unavailable` (503) only when they cannot, else `ok` or `degraded`."""
     schema = _schema()
@@ -70,4 +70,4 @@ def _schema_object(schema: SchemaState | None) -> dict[str, Any]:
 @endpoint(access=Access.ANYONE)
 def prometheus() -> Response:
     """Figures for Prometheus."""
-    return JsonResponse(metrics.exposition(), mimetype=metrics.CONTENT_TYPE)
+    return JsonResponse(metrics.exposition(), content_type=metrics.CONTENT_TYPE)

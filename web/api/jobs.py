@@ -24,7 +24,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
 
 @blueprint.post("")
-@endpoint(access=Access.SUBMITTER, body=schemas.NewJob, returns=shapes.Job, status=202, errors=(402, 429),
+@endpoint(access=Access.SUBMITTER, body=schemas.NewJob, returns=shapes.Job, status=202, also=(200,), errors=(402, 429),
           headers=HEADERS)  # fmt: skip
 def create(actor: Actor, body: schemas.NewJob) -> Response:
     """Submit a job.

@@ -25,7 +25,7 @@ blueprint = Blueprint("media", __name__)
 
 
 @blueprint.get("/media/<path:key>")
-@endpoint(access=Access.ANYONE, errors=(404, 416))
+@endpoint(access=Access.ANYONE, also=(206, 304), errors=(404, 416))
 def file(key: str) -> Response:
     """Fetch a stored result; whoever has its address may."""
     path = _path(key)

@@ -69,8 +69,8 @@ def delete(actor: Actor, tool_id: str) -> Response:
 
 
 @blueprint.post("/<tool_id>/run")
-@endpoint(access=Access.SUBMITTER, body=schemas.ToolRun, returns=shapes.Job, status=202, errors=(402, 404, 429),
-          headers=HEADERS)  # fmt: skip
+@endpoint(access=Access.SUBMITTER, body=schemas.ToolRun, returns=shapes.Job, status=202, also=(200,),
+          errors=(402, 404, 429), headers=HEADERS)  # fmt: skip
 def run(actor: Actor, tool_id: str, body: schemas.ToolRun) -> Response:
     """Run a tool: a job of its model, with its input overlaid by yours."""
     new = NewJob(model="", input=body.input, parent_id=body.parent_id, **options(body))
