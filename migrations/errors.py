@@ -20,6 +20,10 @@ class RowsLost(MigrationError):
     """A table has fewer rows after the upgrade than before it."""
 
 
+class Refused(MigrationError):
+    """Going on would put at risk what is there."""
+
+
 class TimedOut(MigrationError):
     """Nobody gave a sign of life for MIGRATION_TIMEOUT seconds."""
 

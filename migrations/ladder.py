@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from sqlalchemy import Connection
 from common.db import schema
 from migrations import reports
 from migrations.chain import Chain
-from migrations.errors import MigrationError, SchemaConflict, is_lock_trouble, one_line
+from migrations.errors import MigrationError, RowsLost, SchemaConflict, is_lock_trouble, one_line
+from migrations.reports import Report
 from migrations.state import State, look
 from migrations.target import METADATA
 from migrations.transactions import attempt
@@ -40,29 +41,31 @@ class Climb:
     degraded: bool = False
 
 
-def climb(connection: Connection, chain: Chain, state: State, report_id: str, *, fallback: bool) -> Climb:
+def climb(connection: Connection, chain: Chain, state: State, report: Report, *, fallback: bool) -> Climb:
     """Bring the database to the heads and prove it.
 
-    Raises SchemaConflict where names are taken, MigrationError or the database's own error where it failed; with
-    `fallback` only if the last rung failed too.
+    Raises SchemaConflict where names are taken, RowsLost, and MigrationError or the database's own error where
+    it failed; the last two with `fallback` only if the last rung failed too.
     """
     try:
-        return _revisions(connection, chain, state, report_id)
-    except SchemaConflict:
+        return run_chain(connection, chain, state.db, report)
+    except (SchemaConflict, RowsLost):
         raise
     except Exception as error:
         if not fallback or is_lock_trouble(error) or (chain.broken and state.name != "empty"):
             raise
         log.error("the upgrade failed: %s; last rung: %s", one_line(error), CREATE_ALL)
-        return _create_all(connection, chain, report_id, one_line(error))
+        return _create_all(connection, chain, report.id, one_line(error))
 
 
-def _revisions(connection: Connection, chain: Chain, state: State, report_id: str) -> Climb:
+def run_chain(connection: Connection, chain: Chain, db: Iterable[str], report: Report) -> Climb:
+    """Run every revision that `db` has not behind it, and prove the result. Raises what `climb` raises."""
     if chain.broken:
         raise MigrationError(f"the revisions cannot be loaded: {chain.broken}")
-    rungs = chain.rungs(state.db)
+    rungs = chain.rungs(db)
     chain.config.attributes["connection"] = connection
-    chain.config.attributes["on_apply"] = reports.ledger_writer(chain, report_id)
+    hooks = [reports.ledger_writer(chain, report.id), reports.loss_guard(report.rows_before)]
+    chain.config.attributes["on_apply"] = hooks
     with attempt(connection):
         for rung in rungs:
             _upgrade(connection, chain, rung.target)

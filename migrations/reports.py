@@ -6,12 +6,12 @@ Both tables are made by the runner and not by a revision: they must exist to tel
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, select, text, update
 
 from common import clock
 from common.db import schema
@@ -32,7 +32,7 @@ Rows = dict[str, int]
 
 # Tables whose rows are kept for good. The others (steps, tokens, keys, deliveries) shrink in everyday work,
 # which goes on during an upgrade on PostgreSQL.
-_LASTING = {
+LASTING = {
     "user": "users",
     "job": "jobs",
     "tool": "tools",
@@ -43,6 +43,15 @@ _LASTING = {
     "auth": "passwords",
 }
 _ALWAYS_NAMED = {"user", "job"}
+
+# Tables that are gone, empty, or from which the present transaction has deleted.
+_SUSPECTS = text(
+    "SELECT names.name FROM unnest(CAST(:names AS text[])) AS names(name)"
+    " LEFT JOIN pg_class c ON c.relname = names.name AND c.relkind IN ('r', 'p')"
+    " AND c.relnamespace = to_regnamespace(quote_ident(current_schema()))"
+    " LEFT JOIN pg_stat_xact_user_tables s ON s.relid = c.oid"
+    " WHERE c.oid IS NULL OR pg_relation_size(c.oid) = 0 OR s.n_tup_del > 0"
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,11 @@ def begin(connection: Connection, *, holder: str, db: tuple[str, ...], aim: str)
         )
     )
     return report
+
+
+def note_backup(connection: Connection, report: Report, backup: str | None) -> None:
+    """Write down where the backup is, before anything is changed."""
+    connection.execute(update(REPORT).where(REPORT.c.id == report.id).values(backup=backup))
 
 
 def end(connection: Connection, report: Report, verdict: str, **facts: Any) -> None:
@@ -121,10 +135,10 @@ def last(connection: Connection, limit: int = 1) -> list[Row[Any]]:
     return list(connection.execute(select(REPORT).order_by(REPORT.c.id.desc()).limit(limit)))
 
 
-def count_rows(connection: Connection) -> Rows:
-    """Rows of every table that existed before and whose rows are kept for good."""
+def count_rows(connection: Connection, names: Iterable[str] = LASTING) -> Rows:
+    """Rows of those tables that exist, of all whose rows are kept for good unless told otherwise."""
     existing = schema.columns(connection).keys()
-    tables = [METADATA.tables[name] for name in _LASTING if name in existing]
+    tables = [METADATA.tables[name] for name in names if name in existing]
     return {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
 
 
@@ -139,10 +153,26 @@ def check_kept(before: Rows, after: Rows) -> None:
         raise RowsLost(f"rows were lost: {', '.join(lost)}")
 
 
+def loss_guard(before: Rows) -> Callable[..., None]:
+    """Alembic's `on_version_apply` hook: RowsLost in a revision's own transaction, which is then rolled back.
+
+    Only for PostgreSQL, where every revision commits by itself; on SQLite the count at the end undoes all. A
+    table is counted only if this transaction deleted from it or emptied it: its locks are held meanwhile.
+    """
+
+    def check(*, ctx: Any, **_: Any) -> None:
+        connection: Connection = ctx.connection
+        if connection.dialect.name == "postgresql" and (kept := {n: c for n, c in before.items() if c}):
+            suspects = set(connection.scalars(_SUSPECTS, {"names": list(kept)}))
+            check_kept({name: kept[name] for name in suspects}, count_rows(connection, suspects))
+
+    return check
+
+
 def kept_line(before: Rows) -> str:
     """E.g. `Existing users: 1250, jobs: 5000 (all kept)`."""
-    named = [name for name in _LASTING if name in before and (before[name] or name in _ALWAYS_NAMED)]
-    told = [f"{_LASTING[name]}: {before[name]}" for name in named]
+    named = [name for name in LASTING if name in before and (before[name] or name in _ALWAYS_NAMED)]
+    told = [f"{LASTING[name]}: {before[name]}" for name in named]
     return f"Existing {', '.join(told)} (all kept)" if told else "A new database"
 
 

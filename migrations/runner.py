@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 
 from common import clock
 from common.settings import Settings
-from migrations import first_run, ladder, reports
+from migrations import backup, first_run, ladder, reports
 from migrations.chain import Chain
-from migrations.errors import MigrationError, SchemaConflict, TimedOut, one_line
+from migrations.errors import MigrationError, Refused, SchemaConflict, TimedOut, one_line
 from migrations.guard import Guard, guard_for, process_name
 from migrations.lease import TTL_S, Lease, lease_key
 from migrations.outcomes import Exit, Outcome
@@ -36,7 +36,7 @@ def upgrade(
         lease = Lease(given.redis_url, lease_key(given.database_url), process_name(), lease_s)
         guard = guard_for(given.database_url)
         try:
-            return _in_turn(watch, lease, guard, chain, fallback=given.enable_fallback_create)
+            return _in_turn(watch, lease, guard, chain, given)
         except TimedOut as error:
             return Outcome(Exit.TIMED_OUT, "timed_out", f"timed out: {error}")
         finally:
@@ -55,36 +55,44 @@ def wait(given: Settings, chain: Chain, *, since: datetime | None = None) -> Out
             return Outcome(Exit.TIMED_OUT, "timed_out", f"timed out: {error}")
 
 
-def _in_turn(watch: Watch, lease: Lease, guard: Guard, chain: Chain, *, fallback: bool) -> Outcome:
+def _in_turn(watch: Watch, lease: Lease, guard: Guard, chain: Chain, given: Settings) -> Outcome:
     while True:
         if lease.acquire() and (connection := watch.patiently(guard.take)) is not None:
             # Somebody may have finished between our last look and our turn.
-            return watch.outcome_on(connection) or _run(connection, chain, fallback=fallback)
+            return watch.outcome_on(connection) or _run(connection, chain, given)
         watch.wait(lease.holder())
         if (outcome := watch.outcome()) is not None:
             return outcome
 
 
-def _run(connection: Connection, chain: Chain, *, fallback: bool) -> Outcome:
+def _run(connection: Connection, chain: Chain, given: Settings) -> Outcome:
     state = look(connection, chain)
     reports.ensure_tables(connection)
     report = reports.begin(connection, holder=process_name(), db=state.db, aim=chain.aim)
     checkpoint(connection)
     log.info("upgrading from %s to %s", ", ".join(state.db) or state.name, chain.aim)
     try:
+        if state.name == "behind":
+            back_up(connection, given, state, report)
         with attempt(connection):
-            outcome = _work(connection, chain, state, report, fallback=fallback)
+            outcome = _work(connection, chain, state, report, fallback=given.enable_fallback_create)
         connection.commit()
         return outcome
     except Exception as error:
-        return _failed(connection, report, error)
+        return failed(connection, report, error)
+
+
+def back_up(connection: Connection, given: Settings, state: State, report: reports.Report) -> None:
+    """Make a backup of what is committed, and write down where, for others to see too."""
+    reports.note_backup(connection, report, backup.before_change(connection, given, state.db))
+    checkpoint(connection)
 
 
 def _work(
     connection: Connection, chain: Chain, state: State, report: reports.Report, *, fallback: bool
 ) -> Outcome:
     broken_before = _broken_references(connection)
-    climbed = ladder.climb(connection, chain, state, report.id, fallback=fallback)
+    climbed = ladder.climb(connection, chain, state, report, fallback=fallback)
     rows_after = reports.count_rows(connection)
     reports.check_kept(report.rows_before, rows_after)
     if new := _broken_references(connection) - broken_before:
@@ -102,9 +110,9 @@ def _work(
     return Outcome(Exit.OK, "current", f"current: {chain.aim}", report.id)
 
 
-def _failed(connection: Connection, report: reports.Report, error: Exception) -> Outcome:
+def failed(connection: Connection, report: reports.Report, error: Exception) -> Outcome:
     """Write the failure down while the guard is still ours, so that no waiter tries the same again."""
-    refused = isinstance(error, SchemaConflict)
+    refused = isinstance(error, (SchemaConflict, Refused))
     verdict = reports.REFUSED if refused else reports.FAILED
     line = one_line(error)
     try:

