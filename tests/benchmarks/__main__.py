@@ -31,6 +31,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     isolate()
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
     found: dict[str, list[Figure]] = {}
     failed: dict[str, str] = {}
     options = Options(

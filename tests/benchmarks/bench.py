@@ -138,9 +138,24 @@ def members(processes: Iterable[Process]) -> list[psutil.Process]:
 
 def cpu_s(processes: Iterable[psutil.Process]) -> float:
     """Seconds of processor time that they have used so far."""
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+    return sum(sum(process.cpu_times()[:2]) for process in processes if process.is_running())
 
 
 def memory_mb(processes: Iterable[psutil.Process]) -> float:
-    """Their resident memory."""
-    return sum(process.memory_info().rss for process in processes) / _MB
+    """Their resident memory, as `ps` would add it up: pages that they share count for each."""
+    return sum(_resident(process) for process in processes) / _MB
+
+
+def own_memory_mb(processes: Iterable[psutil.Process]) -> float | None:
+    """What they occupy together, a shared page counted once. None where the system does not tell."""
+    try:
+        return sum(process.memory_full_info().pss for process in processes) / _MB
+    except (AttributeError, psutil.Error):
+        return None
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0

@@ -30,6 +30,7 @@ class Figure:
     """One measured number. Without a goal it only explains the others."""
 
     what: str
+    where: str = ""  # database, size
     value: float
     unit: str = ""
     reference: float | None = None
@@ -79,6 +80,7 @@ def side_by_side(
 
 def compared(
     what: str,
+    where: str,
     unit: str,
     rounds: tuple[tuple[float, ...], tuple[float, ...]],
     *,
@@ -88,6 +90,7 @@ def compared(
     """The median of our rounds beside the median of the yardstick's."""
     return Figure(
         what=what,
+        where=where,
         value=statistics.median(rounds[0]),
         unit=unit,
         reference=statistics.median(rounds[1]),

@@ -21,7 +21,7 @@ def hop(bench: Bench) -> Iterator[Figure]:
         waits = _measure(bench, kind)
         for name, part, goal_ms in (("p50", 0.5, 50), ("p99", 0.99, 250)):
             yield Figure(
-                what=f"accepted → provider called, {name}, {LABELS[kind]}",
+                what=f"accepted → provider called, {name}", where=LABELS[kind],
                 value=1000 * percentile(waits, part), unit="ms", goal=Goal(bound=goal_ms),
             )  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from sqlalchemy import select
 
 from common.models import JobAttempt, JobStep
-from tests.benchmarks.bench import LABELS, Bench, Database, Ground, cpu_s, members, memory_mb
+from tests.benchmarks.bench import LABELS, Bench, Database, Ground, cpu_s, members, memory_mb, own_memory_mb
 from tests.benchmarks.harness import Figure, Goal, benchmark, percentile
 from tests.benchmarks.seed import AHEAD_S
 
@@ -54,23 +54,28 @@ def _measure(bench: Bench, kind: Database) -> Iterator[Figure]:
             memory = max(memory, memory_mb(our_tree))
             time.sleep(min(_LOOK_S, left_s))
     ended, cpu_used = time.time(), cpu_s(worker_tree) - cpu_before
+    shared_once = own_memory_mb(our_tree)
     ground.platform.require_life()
     asked = _asked(provider)
     lags = watch.lags(asked)
     polls = sum(began <= at < ended for moments in asked.values() for at in moments)
-    label = f"{jobs:,} jobs every {interval_s:g} s, {LABELS[kind]}"
-    yield Figure(what=f"polls, {label}", value=polls / (ended - began), unit="/s",
+    where = f"{jobs:,} jobs every {interval_s:g} s, {LABELS[kind]}"
+    yield Figure(what="polls", where=where, value=polls / (ended - began), unit="/s",
                  reference=jobs / interval_s, reference_name="due")  # fmt: skip
-    yield Figure(what=f"poll lag, p50, {label}", value=percentile(lags, 0.5), unit="s")
-    yield Figure(what=f"poll lag, p99, {label}", value=percentile(lags, 0.99), unit="s", goal=Goal(bound=3.0))
-    yield Figure(what=f"CPU of the workers per poll, {label}", value=1000 * cpu_used / max(1, polls), unit="ms",
+    yield Figure(what="poll lag, p50", where=where, value=percentile(lags, 0.5), unit="s")
+    yield Figure(
+        what="poll lag, p99", where=where, value=percentile(lags, 0.99), unit="s", goal=Goal(bound=3.0)
+    )
+    yield Figure(what="CPU of the workers per poll", where=where, value=1000 * cpu_used / max(1, polls), unit="ms",
                  goal=Goal(bound=0.4))  # fmt: skip
     yield Figure(
-        what=f"CPU of the workers, {label}", value=100 * cpu_used / (ended - began), unit="% of a core"
+        what="CPU of the workers", where=where, value=100 * cpu_used / (ended - began), unit="% of a core"
     )
     yield Figure(
-        what=f"memory of web, worker and beat, {label}", value=memory, unit="MB", goal=Goal(bound=600)
+        what="memory of web, worker and beat", where=where, value=memory, unit="MB", goal=Goal(bound=600)
     )
+    if shared_once is not None:
+        yield Figure(what="the same, shared pages counted once", where=where, value=shared_once, unit="MB")
 
 
 def _settings(provider: str, interval_s: float) -> dict[str, str]:

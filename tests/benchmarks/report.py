@@ -55,7 +55,7 @@ def as_json(found: Mapping[str, Sequence[Figure]], failed: Mapping[str, str]) ->
 def table(found: Mapping[str, Sequence[Figure]]) -> Table:
     """One row per figure."""
     made = Table(title="Benchmarks", title_justify="left")
-    for heading in ("", "what", "figure", "reference", "ratio", "goal", "verdict"):
+    for heading in ("", "what", "where", "figure", "reference", "ratio", "goal", "verdict"):
         made.add_column(heading, justify="right" if heading in ("figure", "reference", "ratio") else "left")
     for name, figures in found.items():
         for number, figure in enumerate(figures):
@@ -70,7 +70,15 @@ def _cells(figure: Figure) -> tuple[str, ...]:
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     color = {"met": "green", "missed": "red"}.get(figure.verdict, "default")
     verdict = f"[{color}]{figure.verdict}[/]"
-    return figure.what, f"{_number(figure.value)} {figure.unit}", reference, ratio, _goal(figure), verdict
+    return (
+        figure.what,
+        figure.where,
+        f"{_number(figure.value)} {figure.unit}",
+        reference,
+        ratio,
+        _goal(figure),
+        verdict,
+    )
 
 
 def _goal(figure: Figure) -> str:

@@ -44,7 +44,8 @@ def seed(count: int, interval_s: float) -> None:
     with transaction() as session:
         accounts.sync_env(session, settings())
         session.flush()
-        at = dict(session.execute(select(ProviderAccount.adapter, ProviderAccount.id)).tuples())
+        known = session.execute(select(ProviderAccount.adapter, ProviderAccount.id))
+        at = {adapter: account_id for adapter, account_id in known}
         jobs = [_Running(number, at) for number in range(count)]
         user_id = users.create_user(session, email="many@example.com", name="", role=Role.USER).id
         _hold(session, user_id, jobs)

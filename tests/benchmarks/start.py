@@ -25,18 +25,24 @@ def start(bench: Bench) -> Iterator[Figure]:
     for kind in bench.options.databases:
         ground = bench.platform(kind)
         rounds = bench.amount(11, 2)
-        label = LABELS[kind]
 
         def timed(*command: str, at: Ground = ground) -> float:
             return _timed_ms(at, *command)
 
         checked = side_by_side(rounds, lambda: timed("-c", _CHECK), lambda: timed("-c", _IMPORT))
-        yield compared(f"import and check, {label}", "ms", checked, reference_name="import alone", goal=_GOAL)
+        yield compared(
+            "import and check", LABELS[kind], "ms", checked, reference_name="import alone", goal=_GOAL
+        )
         upgraded = side_by_side(
             rounds, lambda: timed("-m", "migrations", "upgrade"), lambda: timed("-c", _IMPORT)
         )
         yield compared(
-            f"`migrations upgrade`, current, {label}", "ms", upgraded, reference_name="import", goal=_GOAL
+            "`migrations upgrade`, nothing to do",
+            LABELS[kind],
+            "ms",
+            upgraded,
+            reference_name="import",
+            goal=_GOAL,
         )
         yield _crowd(bench, kind)
 
@@ -51,7 +57,7 @@ def _crowd(bench: Bench, kind: Database) -> Figure:
         raise RuntimeError(f"upgrades exited with {sorted(codes)}")
     upgrades = ground.scalar(text("SELECT count(*) FROM migration_report"))
     return Figure(
-        what=f"upgrades by {count} processes at once, {LABELS[kind]}", value=upgrades, goal=Goal(bound=1)
+        what=f"upgrades by {count} processes at once", where=LABELS[kind], value=upgrades, goal=Goal(bound=1)
     )
 
 

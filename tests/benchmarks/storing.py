@@ -20,7 +20,7 @@ from tests.simulators.cos import Cos
 from tests.simulators.frame import Stage
 
 _MB = 1024 * 1024
-_SMALL_MB = 24  # enough to go in parts: everything that is loaded at the first use is loaded then
+_SMALL_MB = 1  # what is loaded at the first use is loaded then
 _GOAL = Goal(bound=64)
 _LONGEST_S = 300.0
 _LOOK_S = 0.02

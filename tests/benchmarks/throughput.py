@@ -64,7 +64,7 @@ def _measure(bench: Bench, kind: Database) -> Figure:
     assert chain.is_running, chain.output
     rounds = side_by_side(bench.amount(3, 1), ours, chains)
     return compared(
-        f"jobs end to end, {LABELS[kind]}", "/s", rounds, reference_name="3 no-op Celery tasks",
+        "jobs end to end", LABELS[kind], "/s", rounds, reference_name="3 no-op Celery tasks",
         goal=Goal(bound=1.0, at_least=True, of_reference=True),
     )  # fmt: skip
 
