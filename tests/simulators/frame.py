@@ -20,6 +20,7 @@ CALLBACK_S = 15.0  # fal's own limit, the only documented one
 _START_S = 10.0
 _STOP_S = 5.0
 _WORKING = ("hang_reply", "drop_reply", "garbage", "cut", "trickle")  # faults that spoil only the answer
+_IDLE = ("answer", "hang", "drop")  # those for which nothing is worked
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 T = TypeVar("T")
@@ -174,12 +175,12 @@ class Simulator:
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         fault = self._fault(request) if self._faults else None
         body = b""
-        if not self.streams:
-            body = await request.read()
-        elif fault is not None and fault.kind in ("answer", "hang", "drop"):  # the handler does not
-            await drain(request)
         status: int | None = None
         try:
+            if not self.streams:
+                body = await request.read()
+            elif fault is not None and fault.kind in _IDLE:  # the handler does not read it
+                await drain(request)
             response = await self._obey(request, handler, fault)
             status = response.status
             return response
@@ -242,15 +243,17 @@ class Simulator:
     ) -> web.StreamResponse:
         """Half of the answer; then nothing more, or a silence and the rest."""
         assert isinstance(response, web.Response), "an answer that is sent already cannot be broken off"
-        assert isinstance(response.body, bytes)
-        body, half = response.body, len(response.body) // 2
+        body = response.body if isinstance(response.body, bytes) else b""  # None where there is none
+        half = len(body) // 2
         broken = web.StreamResponse(status=response.status, headers=response.headers)
         broken.content_length = len(body)
-        await broken.prepare(request)
-        await broken.write(body[:half])
+        if body:  # without one the head is all there is, and that is what stays out
+            await broken.prepare(request)
+            await broken.write(body[:half])
         if fault.kind == "cut":
             raise _dropped(request)
         await self.pause(fault.seconds)
+        await broken.prepare(request)  # again is nothing
         await broken.write(body[half:])
         return broken
 

@@ -40,7 +40,7 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 def bfl(media: MediaHost, receiver: Receiver) -> Iterator[Bfl]:
-    simulator = Bfl(media, Pace(0.1, 0.2), settle_s=0.05)
+    simulator = Bfl(media, Pace(0.05, 0.1), settle_s=0.02)
     with Stage([media, simulator, receiver]):
         yield simulator
 

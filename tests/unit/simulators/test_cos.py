@@ -350,6 +350,20 @@ def test_completion_with_an_error_in_it(cos: Cos, sdk: CosS3Client, tmp_path: Pa
     assert verdict(error) == (200, "InternalError")
 
 
+@pytest.mark.parametrize("kind", ["slow", "trickle"])
+def test_a_slow_upload_is_whole(cos: Cos, sdk: CosS3Client, kind: Any) -> None:
+    cos.misbehave(Fault(kind, "PUT", seconds=0.05))
+    sdk.put_object(Bucket=cos.bucket, Key=KEY, Body=b"picture")
+    assert cos.content(KEY) == b"picture"
+
+
+def test_an_upload_without_an_answer_is_sent_again(cos: Cos, sdk: CosS3Client) -> None:
+    fault = cos.misbehave(Fault("cut", "PUT"))
+    sdk.put_object(Bucket=cos.bucket, Key=KEY, Body=b"picture")
+    assert (fault.met, len(cos.asked("PUT"))) == (1, 2)
+    assert cos.content(KEY) == b"picture"
+
+
 def test_slow_body(cos: Cos) -> None:
     sdk = client(cos, Timeout=0.2)
     sdk.put_object(Bucket=cos.bucket, Key=KEY, Body=b"picture")

@@ -46,7 +46,7 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 def fal(media: MediaHost, receiver: Receiver) -> Iterator[Fal]:
-    simulator = Fal(media, Pace(0.1, 0.2))
+    simulator = Fal(media, Pace(0.05, 0.1))
     with Stage([media, simulator, receiver]):
         yield simulator
 
