@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from common.settings import settings
-from migrations import runner, status
+from migrations import runner, status, upkeep
 from migrations.chain import Chain
 from migrations.console import as_json, finish, plainly, show
 from migrations.waiting import process_started
@@ -105,6 +105,10 @@ def pending(machine: bool) -> None:
     revisions = status.pending(settings().database_url, Chain())
     lines = [item.line() for item in revisions] or ["nothing is pending"]
     show([item.as_json() for item in revisions], lines, machine)
+
+
+for command in upkeep.commands:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -42,16 +42,18 @@ def before_change(connection: Connection, given: Settings, db: tuple[str, ...]) 
         log.info("no backup: MIGRATION_BACKUP=off")
         return None
     try:
-        return make(connection, given, db)
+        made = make(connection, given, db)
     except Unavailable as reason:
         if given.migration_backup == "required":
             raise Refused(f"MIGRATION_BACKUP=required, but {reason}") from None
         log.warning("no backup: %s", reason)
         return None
+    prune(given)
+    return made
 
 
 def make(connection: Connection, given: Settings, db: tuple[str, ...], *, note: str = "") -> str:
-    """Make a backup of the database that `connection` leads to, and remove the oldest beyond KEPT.
+    """Make a backup of the database that `connection` leads to.
 
     `db`: the revisions it is at; `note` is added to the name. Raises Unavailable, or MigrationError where it failed.
     """
@@ -72,7 +74,6 @@ def make(connection: Connection, given: Settings, db: tuple[str, ...], *, note: 
         draft.unlink(missing_ok=True)
     size_mb = target.stat().st_size / 1e6
     log.info("backup: %s (%.1f MB in %.1f s)", target, size_mb, time.monotonic() - began)
-    _prune(given)
     return str(target)
 
 
@@ -161,10 +162,11 @@ def _draft(target: Path) -> Path:
     return draft
 
 
-def _prune(given: Settings) -> None:
-    """Remove the oldest; those that have a newer one of the same revision go first.
+def prune(given: Settings) -> None:
+    """Remove the oldest beyond KEPT, and what was never finished.
 
-    So an upgrade that fails on every restart does not push out the last backup of the release before.
+    Those that have a newer one of the same revision go first, so that an upgrade that fails on every restart
+    does not push out the last backup of the release before.
     """
     mine = sorted(path for path in folder(given).iterdir() if _is_of(path, given))
     newest = {revision_in(path): path for path in mine}

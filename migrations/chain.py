@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,8 @@ from migrations.errors import one_line
 
 HERE = Path(__file__).parent
 MERGE_POINT = "merge_heads_final"
+
+_REVISION = re.compile(r"""^revision(?:\s*:\s*\w+)?\s*=\s*["']([^"']+)["']""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,16 @@ class Chain:
     """
 
     def __init__(self, folder: Path = HERE) -> None:
+        self._folder = folder
         self.config = Config()
         self.config.set_main_option("script_location", str(folder).replace("%", "%%"))
         self.config.set_main_option("path_separator", "os")
         self.heads: tuple[str, ...] = (schema.head(),)
         self.broken: str | None = None
         try:
-            self.script = ScriptDirectory.from_config(self.config)
-            self.heads = tuple(sorted(self.script.get_heads()))
+            with warnings.catch_warnings(action="ignore"):  # about a missing file, which the error names too
+                self.script = ScriptDirectory.from_config(self.config)
+                self.heads = tuple(sorted(self.script.get_heads()))
         except Exception as error:  # a revision is Python: anything may come out of it
             self.broken = one_line(error)
 
@@ -80,8 +86,15 @@ class Chain:
         rungs = [Rung(MERGE_POINT, MERGE_POINT)] if through_merge else []
         return [*rungs, Rung("head" if len(self.heads) == 1 else "heads", "heads")]
 
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """The file of every revision; of a chain that cannot be loaded, what the files say they are."""
+        if not self.broken:
+            return {script.revision: Path(script.path) for script in self.revisions}
+        named = ((_REVISION.search(path.read_text()), path) for path in self._folder.glob("versions/*.py"))
+        return {match[1]: path for match, path in named if match}
+
     def checksum(self, revision: str) -> str:
-        """SHA-256 of the revision's file, as the ledger keeps it; empty where the chain is broken."""
-        if self.broken:
-            return ""
-        return hashlib.sha256(Path(self.script.get_revision(revision).path).read_bytes()).hexdigest()
+        """SHA-256 of the revision's file, as the ledger keeps it; empty where there is none."""
+        path = self.files.get(revision)
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path else ""

@@ -88,7 +88,7 @@ class SqliteGuard:
             connection.begin()
             # From here on the others' short reads must not fail our COMMIT.
             connection.exec_driver_sql(f"PRAGMA busy_timeout={_COMMIT_TIMEOUT_MS}")
-        except OperationalError as error:
+        except DBAPIError as error:
             connection.close()
             if is_busy(error):
                 return None

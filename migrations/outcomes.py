@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from common.db import schema
 from migrations import reports
 from migrations.chain import Chain
 from migrations.state import State
@@ -54,7 +55,8 @@ def settled(state: State, chain: Chain) -> Outcome | None:
             Exit.OK, "ahead", f"ahead: the database is at {there}, this code at {chain.aim}; it is served"
         )
     if state.name == "foreign":
-        line = f"refused: nobody knows the revision {', '.join(state.db)}; see `python -m migrations repair`"
+        what = f"the revision {', '.join(state.db)}" if state.db else f"the shape of {schema.VERSION_TABLE}"
+        line = f"refused: nobody knows {what}; see `python -m migrations repair`"
         return Outcome(Exit.REFUSED, "foreign", line)
     return None
 

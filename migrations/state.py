@@ -31,9 +31,12 @@ class State:
 
 def look(connection: Connection, chain: Chain) -> State:
     """Read the state from the database alone. Runs outside the guard as well as under it."""
-    tables = schema.columns(connection).keys()
-    db = _revisions(connection) if schema.VERSION_TABLE in tables else ()
+    have = schema.columns(connection)
+    tables = have.keys()
     prepared = SETTING.name in tables and _is_prepared(connection)
+    if "version_num" not in have.get(schema.VERSION_TABLE, {"version_num"}):
+        return State("foreign", (), prepared)  # somebody else's table has the name of ours
+    db = _revisions(connection) if schema.VERSION_TABLE in tables else ()
     if set(db) == set(chain.heads):
         return State("current", db, prepared)
     if not set(db) <= chain.ids:
@@ -44,10 +47,10 @@ def look(connection: Connection, chain: Chain) -> State:
 
 
 def _revisions(connection: Connection) -> tuple[str, ...]:
-    found: ScalarResult[str] = connection.scalars(
+    found: ScalarResult[str | None] = connection.scalars(
         select(column("version_num")).select_from(table(schema.VERSION_TABLE))
     )
-    return tuple(sorted(found))
+    return tuple(sorted(str(revision) for revision in found))
 
 
 def _is_prepared(connection: Connection) -> bool:

@@ -9,14 +9,14 @@ from typing import Any
 
 from alembic.script import Script
 from alembic.util import to_tuple
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Row
 
 from common import clock
 from common.db import schema
-from migrations import reports
+from migrations import ledger, reports
 from migrations.chain import Chain
 from migrations.state import State, look
-from migrations.target import LEDGER, METADATA
+from migrations.target import METADATA
 
 _REPORTS = 5
 
@@ -52,6 +52,7 @@ class Status:
     prepared: bool
     missing: dict[str, list[str]]
     holder: str | None
+    remarks: list[dict[str, Any]]
     reports: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
@@ -66,6 +67,7 @@ class Status:
         ]
         told += [f"missing   {table}: {', '.join(names)}" for table, names in self.missing.items() if self.db]
         told += [f"upgrading {self.holder}"] if self.holder else []
+        told += [f"{remark['kind']:<9} {remark['line']}" for remark in self.remarks]
         return told + [f"run       {_report_line(report)}" for report in self.reports]
 
 
@@ -73,7 +75,8 @@ def _report_line(report: dict[str, Any]) -> str:
     way = f"{report['from_revision'] or 'base'} -> {report['to_revision']}"
     trouble = f": {report['error']}" if report["error"] else ""
     took = f"{report['duration_s']} s" if report["duration_s"] is not None else "…"
-    return f"{report['started_at']} {report['verdict']} {way} by {report['holder']} in {took}{trouble}"
+    kept = f", backup {report['backup']}" if report["backup"] else ""
+    return f"{report['started_at']} {report['verdict']} {way} by {report['holder']} in {took}{kept}{trouble}"
 
 
 def status(url: str, chain: Chain) -> Status:
@@ -89,6 +92,7 @@ def status(url: str, chain: Chain) -> Status:
             prepared=state.prepared,
             missing=schema.missing_columns(schema.columns(connection), METADATA),
             holder=holder.name if holder else None,
+            remarks=[item.as_json() for item in ledger.remarks(state, ledger.read(connection), chain)],
             reports=[_plain(report) for report in reports.last(connection, _REPORTS)],
         )
 
@@ -98,9 +102,9 @@ def current(url: str, chain: Chain) -> list[Revision]:
     with schema.probe(url).connect() as connection:
         state = look(connection, chain)
         known = {script.revision: script for script in chain.revisions}
-        ledger = _ledger(connection)
+        found = ledger.read(connection)
         return [
-            _revision(known[name], chain, state, ledger) if name in known else _unknown(name, ledger)
+            _revision(known[name], chain, state, found) if name in known else _unknown(name, found)
             for name in state.db
         ]
 
@@ -117,27 +121,21 @@ def pending(url: str, chain: Chain) -> list[Revision]:
 
 def _listed(url: str, chain: Chain, choose: Any) -> list[Revision]:
     with schema.probe(url).connect() as connection:
-        state, ledger = look(connection, chain), _ledger(connection)
-    return [_revision(script, chain, state, ledger) for script in choose(state)]
+        state, found = look(connection, chain), ledger.read(connection)
+    return [_revision(script, chain, state, found) for script in choose(state)]
 
 
 def _pending(state: State, chain: Chain) -> Iterable[Script]:
     return [] if state.name in ("ahead", "foreign") else chain.pending(state.db)
 
 
-def _ledger(connection: Connection) -> dict[str, Row[Any]]:
-    if LEDGER.name not in schema.columns(connection):
-        return {}
-    return {row.revision: row for row in connection.execute(select(LEDGER))}
-
-
-def _revision(script: Script, chain: Chain, state: State, ledger: dict[str, Row[Any]]) -> Revision:
-    name, line = script.revision, ledger.get(script.revision)
+def _revision(script: Script, chain: Chain, state: State, found: ledger.Ledger) -> Revision:
+    name, line = script.revision, found.get(script.revision)
     marks = {
         "head": name in chain.heads,
         "current": name in state.db,
         "merge point": script.is_merge_point,
-        "file changed since": line is not None and line.checksum not in ("", chain.checksum(name)),
+        "file changed since": ledger.is_edited(name, found, chain),
     }
     return Revision(
         revision=name,
@@ -148,8 +146,8 @@ def _revision(script: Script, chain: Chain, state: State, ledger: dict[str, Row[
     )
 
 
-def _unknown(name: str, ledger: dict[str, Row[Any]]) -> Revision:
-    line = ledger.get(name)
+def _unknown(name: str, found: ledger.Ledger) -> Revision:
+    line = found.get(name)
     mark = "of a later release" if line else "unknown"
     return Revision(name, [], "", ["current", mark], clock.iso(line.applied_at) if line else None)
 

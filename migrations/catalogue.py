@@ -1,0 +1,154 @@
+"""The database's catalogue against the models: what is missing, what contradicts, and what was left behind."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.engine import Inspector
+
+from common.db import schema
+from migrations.conflicts import serves
+from migrations.target import METADATA, SHARED
+
+LEFTOVER = "_alembic_tmp_"  # under this name Alembic rebuilds a table on SQLite
+
+_INVALID_INDEXES = sa.text(
+    "SELECT i.relname, t.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+    " JOIN pg_class t ON t.oid = x.indrelid"
+    " WHERE NOT x.indisvalid AND i.relnamespace = to_regnamespace(quote_ident(current_schema()))"
+)
+_UNCHECKED_KEYS = sa.text(
+    "SELECT t.relname, c.conname FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid"
+    " WHERE c.contype = 'f' AND NOT c.convalidated"
+    " AND t.relnamespace = to_regnamespace(quote_ident(current_schema()))"
+)
+_INDEX_NAMES = {
+    "sqlite": sa.text("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = :table"),
+    "postgresql": sa.text(
+        "SELECT indexname FROM pg_indexes WHERE tablename = :table AND schemaname = current_schema()"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """What `compare` found. `contradictions` are sentences: nothing here could mend them without a human."""
+
+    tables: list[str] = field(default_factory=list)
+    columns: list[sa.Column[Any]] = field(default_factory=list)
+    indexes: list[sa.Index] = field(default_factory=list)
+    contradictions: list[str] = field(default_factory=list)
+    invalid_indexes: list[tuple[str, str]] = field(default_factory=list)  # name, table
+    leftovers: list[str] = field(default_factory=list)
+
+
+def compare(connection: Connection) -> Gaps:
+    """Look at every table of the models. Nothing is changed."""
+    have = schema.columns(connection)
+    lacking = schema.missing_columns(have, METADATA)
+    there = [table for table in METADATA.sorted_tables if table.name in have]
+    inspector = sa.inspect(connection)
+    with warnings.catch_warnings(action="ignore", category=sa.exc.SAWarning):  # expression indexes, by name
+        return Gaps(
+            tables=[name for name in lacking if name not in have],
+            columns=[table.columns[name] for table in there for name in lacking.get(table.name, ())],
+            indexes=[index for table in there for index in _missing_indexes(inspector, connection, table)],
+            contradictions=[
+                line for table in there for line in _contradictions(inspector, connection, table)
+            ],
+            invalid_indexes=_invalid_indexes(connection),
+            leftovers=sorted(name for name in have if name.startswith(LEFTOVER)),
+        )
+
+
+# ---------------------------------------------------------------- indexes
+
+
+def _missing_indexes(inspector: Inspector, connection: Connection, table: sa.Table) -> Iterator[sa.Index]:
+    names = set(connection.scalars(_INDEX_NAMES[connection.dialect.name], {"table": table.name}))
+    covered = list(_covered(inspector, table.name))
+    have = {column["name"] for column in inspector.get_columns(table.name)}
+    for index in [*table.indexes, *_unique_constraints(table)]:
+        columns = tuple(column.name for column in index.columns)
+        serving = [unique for there, unique in covered if there == columns and (unique or not index.unique)]
+        if index.name not in names and not (serving and _is_plain(index)) and set(columns) <= have:
+            yield index
+
+
+def _covered(inspector: Inspector, table: str) -> Iterator[tuple[tuple[str | None, ...], bool]]:
+    """What the indexes and keys of a table cover, and whether it is unique. Names differ between legacies."""
+    for found in inspector.get_indexes(table):
+        if not any(option.endswith("_where") for option in found.get("dialect_options", {})):
+            yield tuple(found["column_names"]), bool(found["unique"])
+    for constraint in inspector.get_unique_constraints(table):
+        yield tuple(constraint["column_names"]), True
+    yield tuple(inspector.get_pk_constraint(table)["constrained_columns"]), True
+
+
+def _is_plain(index: sa.Index) -> bool:
+    """Only columns, and every row: such an index may be recognised by what it covers."""
+    conditions = (index.dialect_options[name]["where"] for name in ("sqlite", "postgresql"))
+    columns_only = all(isinstance(part, sa.Column) for part in index.expressions)
+    return columns_only and all(condition is None for condition in conditions)
+
+
+def _unique_constraints(table: sa.Table) -> Iterator[sa.Index]:
+    """As indexes, which can be added later. Not of the tables that other programs made: theirs may differ."""
+    if table.name not in SHARED:
+        for constraint in table.constraints:
+            if isinstance(constraint, sa.UniqueConstraint):
+                names = "_".join(column.name for column in constraint.columns)
+                yield _detached(f"uq_{table.name}_{names}", table, constraint)
+
+
+def _detached(name: str, table: sa.Table, constraint: sa.UniqueConstraint) -> sa.Index:
+    """An index on a copy of the table, or it would belong to the model from now on."""
+    copy = table.to_metadata(sa.MetaData())
+    return sa.Index(name, *(copy.columns[column.name] for column in constraint.columns), unique=True)
+
+
+def _invalid_indexes(connection: Connection) -> list[tuple[str, str]]:
+    if connection.dialect.name != "postgresql":
+        return []
+    return [(name, table) for name, table in connection.execute(_INVALID_INDEXES)]
+
+
+# ---------------------------------------------------------------- contradictions
+
+
+def _contradictions(inspector: Inspector, connection: Connection, table: sa.Table) -> Iterator[str]:
+    dialect = connection.dialect
+    for found in inspector.get_columns(table.name):
+        name = f"{table.name}.{found['name']}"
+        if found["name"] in table.columns:
+            wanted = table.columns[found["name"]].type.dialect_impl(dialect)
+            if not serves(found["type"], wanted, dialect.name):
+                yield f"{name} is {found['type']!r}, the model wants {wanted!r}"
+        elif _must_be_given(found):
+            yield f"{name} must be given a value and the model does not know it: our INSERTs will fail"
+    yield from _missing_references(inspector, table)
+    if dialect.name == "postgresql":
+        for owner, key in connection.execute(_UNCHECKED_KEYS):
+            if owner == table.name:
+                yield f"the foreign key {key} of {owner} was never validated"
+
+
+def _must_be_given(column: Any) -> bool:
+    filled = column["default"] is not None or column.get("identity") or column.get("computed")
+    return not column["nullable"] and not filled
+
+
+def _missing_references(inspector: Inspector, table: sa.Table) -> Iterator[str]:
+    there = {
+        (tuple(key["constrained_columns"]), key["referred_table"])
+        for key in inspector.get_foreign_keys(table.name)
+    }
+    for key in table.foreign_key_constraints:
+        columns = tuple(column.name for column in key.columns)
+        if (columns, key.referred_table.name) not in there:
+            yield f"{table.name} has no foreign key ({', '.join(columns)}) to {key.referred_table.name}"
