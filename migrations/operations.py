@@ -66,22 +66,34 @@ class AddColumnIfMissing(MigrateOperation):
 
 @Operations.register_operation("create_index_if_missing")
 class CreateIndexIfMissing(MigrateOperation):
-    """`op.create_index_if_missing(name, table, columns, unique=False)`."""
+    """`op.create_index_if_missing(name, table, columns, unique=False, descending=(), where=None)`."""
 
     @classmethod
     def create_index_if_missing(
-        cls, operations: Operations, name: str, table: str, columns: Sequence[str], *, unique: bool = False
+        cls,
+        operations: Operations,
+        name: str,
+        table: str,
+        columns: Sequence[str],
+        *,
+        unique: bool = False,
+        descending: Sequence[str] = (),
+        where: str | None = None,
     ) -> None:
-        """Create the index; on PostgreSQL without blocking writers, if the table has rows.
+        """Create the index, of the rows `where` holds for; on PostgreSQL without blocking writers, if there are rows.
 
         Raises SchemaConflict if an index of that name covers other columns.
         """
+        parts = [sa.text(f"{column} DESC") if column in descending else column for column in columns]
+        options: dict[str, Any] = {"unique": unique}
+        if where is not None:
+            options |= {"postgresql_where": sa.text(where), "sqlite_where": sa.text(where)}
         if _is_offline(operations):
-            operations.create_index(name, table, columns, unique=unique, if_not_exists=True)
+            operations.create_index(name, table, parts, if_not_exists=True, **options)
             return
         _drop_invalid(operations, name)
         if not _is_indexed(_inspector(operations), name, table, columns):
-            _create_index(operations, name, table, columns, unique)
+            _create_index(operations, name, table, parts, options)
 
 
 def _is_offline(operations: Operations) -> bool:
@@ -125,13 +137,13 @@ def _is_indexed(inspector: Inspector, name: str, table: str, columns: Sequence[s
 
 
 def _create_index(
-    operations: Operations, name: str, table: str, columns: Sequence[str], unique: bool
+    operations: Operations, name: str, table: str, parts: Sequence[Any], options: dict[str, Any]
 ) -> None:
     if operations.migration_context.dialect.name != "postgresql" or not _has_rows(operations, table):
-        operations.create_index(name, table, columns, unique=unique)
+        operations.create_index(name, table, parts, **options)
         return
     with _outside_transaction(operations):
-        operations.create_index(name, table, columns, unique=unique, postgresql_concurrently=True)
+        operations.create_index(name, table, parts, postgresql_concurrently=True, **options)
 
 
 def _has_rows(operations: Operations, table: str) -> bool:

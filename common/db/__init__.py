@@ -78,9 +78,11 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """Commit on the way out, then do what had to wait for the commit."""
+    """Do on the way out what had to wait for the end, commit, then do what had to wait for the commit."""
     with Session(engine(), expire_on_commit=False) as session, session.begin():
         yield session
+        for call in session.info.pop("before_commit", ()):
+            call()
     for call in session.info.pop("after_commit", ()):
         call()
 
@@ -91,6 +93,11 @@ def reading() -> Iterator[Session]:
     with Session(engine(), expire_on_commit=False) as session:
         session.connection(execution_options={"reads_only": True})
         yield session
+
+
+def before_commit(session: Session, call: Callable[[], None]) -> None:
+    """Have `call` run as the last thing in this transaction: what locks rows that many others wait for."""
+    session.info.setdefault("before_commit", []).append(call)
 
 
 def after_commit(session: Session, call: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -58,6 +59,9 @@ class Job(Base):
     )
 
 
+_SUBMITTING = text("step = 'submit' AND attempt_id IS NOT NULL")
+
+
 class JobStep(Base):
     """What one live job waits for. Gone once the job is finished, so the table stays as small as the work.
 
@@ -92,7 +96,12 @@ class JobStep(Base):
         Index("ix_job_step_account_id", "account_id"),
         Index("ix_job_step_deadline_at", "deadline_at"),
         Index("ix_job_step_user_id", "user_id"),
-    )
+        # Both are small, and no poll touches them: the backlog by turns, and the submits under way.
+        Index("ix_job_step_waiting", "model", "user_id", priority.desc(), "created_at",
+              postgresql_where=text("attempt_id IS NULL"), sqlite_where=text("attempt_id IS NULL")),
+        Index("ix_job_step_submitting", "step", "due_at",
+              postgresql_where=_SUBMITTING, sqlite_where=_SUBMITTING),
+    )  # fmt: skip
 
 
 class JobAttempt(Base):

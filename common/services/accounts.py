@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
 from common import clock
 from common.crypto import CannotDecrypt, seal, unseal
+from common.db import before_commit
 from common.ids import new_id
 from common.models import ProviderAccount
 from common.providers.base import Credentials, Trouble
@@ -20,8 +21,11 @@ from common.settings import Settings
 log = logging.getLogger(__name__)
 
 BREAKER_THRESHOLD = 5  # troubles in a row after which an account gets one probe at a time
+_BUSY_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _DEAD_PAUSE_S = 300.0  # a wrong key or an empty balance does not mend itself in seconds
+_DEAD = (Trouble.CREDENTIALS, Trouble.BALANCE)
+_REPORTS = "health"  # in a session's info: what its transaction has to say about accounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,43 +62,34 @@ def load(session: Session, account_ids: Iterable[str]) -> dict[str, Account]:
 # ---------------------------------------------------------------- health
 
 
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What one answer says about its account: trouble, or none."""
+
+    trouble: Trouble | None
+    retry_after_s: float | None = None
+
+
 def succeeded(session: Session, account_id: str) -> None:
     """The account answered properly: close its breaker."""
-    session.execute(
-        update(ProviderAccount)
-        .where(ProviderAccount.id == account_id, ProviderAccount.failures > 0)
-        .values(failures=0, open_until=0.0, trouble=None)
-    )
+    _report(session, account_id, _Report(None))
 
 
 def troubled(session: Session, account_id: str, trouble: Trouble, retry_after_s: float | None) -> None:
-    """The account could not take a job: pause it, longer each time.
+    """The account could not take a job: pause it for as long as it says, after several in a row longer each time.
 
     A busy provider is not a broken one: that pauses without counting towards the breaker.
     """
-    row = session.get(ProviderAccount, account_id, with_for_update=True)
-    if row is None:
-        return
-    if trouble is not Trouble.BUSY:
-        row.failures += 1
-    row.trouble = trouble
-    row.open_until = max(row.open_until, clock.epoch() + _pause_s(trouble, row.failures, retry_after_s))
+    _report(session, account_id, _Report(trouble, retry_after_s))
 
 
-def _pause_s(trouble: Trouble, failures: int, retry_after_s: float | None) -> float:
-    if retry_after_s is not None:
-        return min(retry_after_s, _DEAD_PAUSE_S)
-    if trouble in (Trouble.CREDENTIALS, Trouble.BALANCE):
-        return _DEAD_PAUSE_S
-    if trouble is Trouble.BUSY:
-        return 1.0
-    over = failures - BREAKER_THRESHOLD
-    return min(2.0**over, _LONGEST_PAUSE_S) if over >= 0 else 0.0
+def is_half_open(failures: int, trouble: str | None) -> bool:
+    """Whether an account has yet to prove that it works again: it gets one submit at a time."""
+    return failures >= BREAKER_THRESHOLD or trouble in _DEAD
 
 
 def other_account_may_serve(session: Session, model_adapters: Iterable[str], but: str) -> bool:
     """Whether some other account could still take a job that `but` cannot (its key is wrong, its money gone)."""
-    dead = (Trouble.CREDENTIALS, Trouble.BALANCE)
     others = session.scalars(
         select(ProviderAccount).where(
             ProviderAccount.adapter.in_(list(model_adapters)),
@@ -102,7 +97,81 @@ def other_account_may_serve(session: Session, model_adapters: Iterable[str], but
             ProviderAccount.id != but,
         )
     )
-    return any(row.trouble not in dead for row in others)
+    return any(_latest_trouble(session, row) not in _DEAD for row in others)
+
+
+def _report(session: Session, account_id: str, report: _Report) -> None:
+    """Keep it until the transaction ends: whoever gives out slots waits for the account's row, so it is locked late,
+    briefly, and always after the jobs and credits."""
+    reports: dict[str, list[_Report]] = session.info.setdefault(_REPORTS, {})
+    if not reports:
+        before_commit(session, lambda: _write_health(session))
+    reports.setdefault(account_id, []).append(report)
+
+
+def _latest_trouble(session: Session, row: ProviderAccount) -> str | None:
+    reports: list[_Report] = session.info.get(_REPORTS, {}).get(row.id, [])
+    return reports[-1].trouble if reports else row.trouble
+
+
+def _write_health(session: Session) -> None:
+    reports: dict[str, list[_Report]] = session.info.pop(_REPORTS)
+    for account_id in sorted(reports):  # in one order everywhere, so that no two wait for each other
+        if any(report.trouble for report in reports[account_id]):
+            _write_troubles(session, account_id, reports[account_id])
+        else:
+            _close(session, account_id)
+
+
+def _close(session: Session, account_id: str) -> None:
+    """The common case, which locks nothing where all was well before."""
+    session.execute(
+        update(ProviderAccount)
+        .where(ProviderAccount.id == account_id, ProviderAccount.failures > 0)
+        .values(
+            failures=0,
+            trouble=None,
+            open_until=case(  # it has asked for that pause, however well it works
+                (ProviderAccount.trouble == Trouble.BUSY, ProviderAccount.open_until), else_=0.0
+            ),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _write_troubles(session: Session, account_id: str, reports: list[_Report]) -> None:
+    row = session.get(ProviderAccount, account_id, with_for_update=True)
+    if row is None:
+        return
+    for report in reports:
+        if report.trouble is None:
+            row.failures = 0
+            row.open_until = row.open_until if row.trouble == Trouble.BUSY else 0.0
+            row.trouble = None
+        else:
+            _count(row, report.trouble, report.retry_after_s)
+
+
+def _count(row: ProviderAccount, trouble: Trouble, retry_after_s: float | None) -> None:
+    now = clock.epoch()
+    # What was under way when the breaker opened says nothing new: only a probe's failure makes the pause longer.
+    is_open = is_half_open(row.failures, row.trouble) and row.open_until > now
+    pause_s = min(retry_after_s or 0.0, _DEAD_PAUSE_S)
+    if trouble is Trouble.BUSY:
+        pause_s = pause_s or _BUSY_PAUSE_S
+    elif not is_open:
+        row.failures += 1
+        pause_s = max(pause_s, _breaker_pause_s(trouble, row.failures))
+    if trouble is not Trouble.BUSY or row.trouble not in _DEAD:
+        row.trouble = trouble
+    row.open_until = max(row.open_until, now + pause_s)
+
+
+def _breaker_pause_s(trouble: Trouble, failures: int) -> float:
+    if trouble in _DEAD:
+        return _DEAD_PAUSE_S
+    over = failures - BREAKER_THRESHOLD
+    return float(min(2.0 ** min(over, 16), _LONGEST_PAUSE_S)) if over >= 0 else 0.0
 
 
 # ---------------------------------------------------------------- the env accounts

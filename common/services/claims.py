@@ -1,33 +1,52 @@
 """Who works on what: due steps are claimed with a token, in short transactions.
 
 Submits are also scheduled here: an account's running steps are counted under a lock on its row, so its limit
-holds across all workers, and because the count is made of the steps themselves no slot can leak. Free slots go to
-the users with the least in flight, then by priority, then by age.
+holds across all workers, and because the count is made of the steps themselves no slot can leak. The same goes for
+its submits per minute, which are counted from the attempts. Who gets a free slot is decided in `turns`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, bindparam, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Integer,
+    Row,
+    ScalarSelect,
+    Select,
+    String,
+    bindparam,
+    func,
+    insert,
+    outerjoin,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import Session, aliased
 
 from common import clock
-from common.ids import new_id
+from common.ids import new_id, since
 from common.models import Artifact, Job, JobAttempt, JobStep, ProviderAccount
 from common.providers.base import Handle
 from common.providers.registry import ADAPTERS
-from common.services.accounts import BREAKER_THRESHOLD
+from common.services.accounts import is_half_open
+from common.services.turns import UNLIMITED, Room, Turns, Waiting, place
 from common.settings import settings
 from common.words import TERMINAL, Outcome, Status, Step
 
 LATE_ANSWER = "answer"  # in an attempt's memo: what the provider said to a worker that had lost its lease
-_AT_PROVIDER = (Step.SUBMIT, Step.RECONCILE, Step.POLL)  # with an account: these occupy its slots
-_CANDIDATES = 500
+_PROBE_WITHIN_S = 60.0  # after its pause a half-open account may wait so long before somebody has to try it
+_TOPS = 2  # jobs of each user for each model that are looked at first
+_PILES = 1000  # users times models that are looked at; with more of them, the oldest jobs as well
+_STEPS = JobStep.metadata.tables[JobStep.__tablename__]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +76,7 @@ class SubmitClaim(Claim):
 
     input: dict[str, Any]
     callback_token: str
+    pinned: bool  # a follow-up, which no other account can take
     hint: dict[str, Any] | None  # what a callback to this attempt's own URL has claimed
     late_answer: dict[str, Any] | None  # `Accepted`, as a worker heard it that had lost its lease
     parent: Handle | None = None
@@ -77,52 +97,49 @@ class StoreClaim(Claim):
 
 def due(session: Session, step: Step, limit: int, full: frozenset[str] = frozenset()) -> list[Claim]:
     """Claim up to `limit` due polls, none at an account in `full`."""
-    rows = _take(session, step, limit, full, order=JobStep.due_at)
-    attempts = _attempts(session, [row.attempt_id for row in rows])
-    finished = _finished(session, [row.job_id for row in rows])
-    return [
-        Claim(
-            **_common(row, attempts[row.attempt_id].account_id),
-            finished=row.job_id in finished,
-            handle=_handle(row.model, attempts[row.attempt_id]),
-        )
-        for row in rows
-        if row.attempt_id in attempts
-    ]
+    rows, token = _take(session, step, limit, full)
+    return [Claim(**_common(row, token), handle=_handle(row)) for row in rows]
 
 
 def lost_submits(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[SubmitClaim]:
     """Claim lost submits that are due to be looked for, none at an account in `full`."""
-    rows = _take(session, Step.RECONCILE, limit, full, order=JobStep.due_at)
-    attempts = _attempts(session, [row.attempt_id for row in rows])
-    return _submissions(
-        session, [(row, attempts[row.attempt_id]) for row in rows if row.attempt_id in attempts]
-    )
+    rows, token = _take(session, Step.RECONCILE, limit, full, JobStep.pinned_account_id,
+                        JobAttempt.callback_token, Job.input, Job.parent_id)  # fmt: skip
+    parents = _parents(session, [row.parent_id for row in rows])
+    return [
+        SubmitClaim(
+            **_common(row, token),
+            pinned=row.pinned_account_id is not None,
+            input=row.input,
+            callback_token=row.callback_token,
+            hint=(row.memo or {}).get("callback"),
+            late_answer=(row.memo or {}).get(LATE_ANSWER),
+            parent=parents.get(row.parent_id),
+        )
+        for row in rows
+    ]
 
 
 def results_to_store(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[StoreClaim]:
     """Claim finished generations, those whose URLs die first before the others, none of an account in `full`."""
-    rows = _take(session, Step.STORE, limit, full, order=JobStep.expires_at)
-    attempts = _attempts(session, [row.attempt_id for row in rows])
-    job_ids = [row.job_id for row in rows]
-    finished = _finished(session, job_ids)
+    rows, token = _take(
+        session, Step.STORE, limit, full, JobStep.expires_at, JobAttempt.outputs, order=JobStep.expires_at
+    )
     stored: dict[str, set[int]] = defaultdict(set)
     for job_id, number in session.execute(
-        select(Artifact.job_id, Artifact.number).where(Artifact.job_id.in_(job_ids))
+        select(Artifact.job_id, Artifact.number).where(Artifact.job_id.in_([row.job_id for row in rows]))
     ):
         stored[job_id].add(number)
     return [
         StoreClaim(
-            **_common(row, attempts[row.attempt_id].account_id),
-            finished=row.job_id in finished,
-            handle=_handle(row.model, attempts[row.attempt_id]),
+            **_common(row, token),
+            handle=_handle(row),
             created_at=row.created_at,
-            outputs=attempts[row.attempt_id].outputs or [],
+            outputs=row.outputs or [],
             stored=frozenset(stored[row.job_id]),
             expires_at=row.expires_at or 0.0,
         )
         for row in rows
-        if row.attempt_id in attempts
     ]
 
 
@@ -137,13 +154,16 @@ def put_back(session: Session, claims: Sequence[Claim]) -> None:
 
 
 def _each_held(session: Session, claims: Sequence[Claim], **values: Any) -> None:
-    step = JobStep.__table__
-    assert isinstance(step, Table)
     session.connection().execute(
-        update(step)
-        .where(step.c.job_id == bindparam("of_job"), step.c.lease_token == bindparam("held"))
+        update(_STEPS)
+        .where(_STEPS.c.job_id == bindparam("of_job"), _STEPS.c.lease_token == bindparam("held"))
         .values(values),
-        [{"of_job": claim.job_id, "held": claim.token} for claim in claims],
+        [
+            {"of_job": claim.job_id, "held": claim.token}
+            for claim in sorted(
+                claims, key=lambda claim: claim.job_id
+            )  # rows are locked in one order everywhere
+        ],
     )
 
 
@@ -157,97 +177,77 @@ def next_due(session: Session, steps: Iterable[Step]) -> float | None:
     )
 
 
-def _take(session: Session, step: Step, limit: int, full: frozenset[str], *, order: Any) -> list[Row[Any]]:
-    """Lease due rows: `due_at` moves to the lease's end, so a worker that dies simply lets them become due again."""
-    now = clock.epoch()
-    picked = (
-        select(JobStep.job_id)
+def _take(
+    session: Session, step: Step, limit: int, full: frozenset[str], *more: Any, order: Any = JobStep.due_at
+) -> tuple[list[Row[Any]], str]:
+    """Lease due rows: `due_at` moves to the lease's end, so a worker that dies simply lets them become due again.
+
+    Returns them with what belongs to them, `more` columns too, and the token of their lease.
+    """
+    now, token = clock.epoch(), secrets.token_hex(8)
+    rows = session.execute(
+        select(
+            JobStep.job_id, JobStep.step, JobStep.model, JobStep.attempt_id, JobStep.failures, JobStep.cancel_at,
+            JobStep.created_at, JobAttempt.account_id, JobAttempt.provider_ref, JobAttempt.memo, Job.status, *more,
+        )
+        .join(JobAttempt, JobAttempt.id == JobStep.attempt_id)
+        .join(Job, Job.id == JobStep.job_id)
         .where(JobStep.step == step, JobStep.due_at <= now, *_not_at(full))
         .order_by(order)
         .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return list(
+        .with_for_update(skip_locked=True, of=JobStep)
+    ).all()  # fmt: skip
+    if rows:
         session.execute(
             update(JobStep)
-            .where(JobStep.job_id.in_(picked), JobStep.step == step)
-            .values(due_at=now + settings().lease_s, lease_token=secrets.token_hex(8))
-            .returning(
-                JobStep.job_id, JobStep.step, JobStep.lease_token, JobStep.model, JobStep.attempt_id,
-                JobStep.failures, JobStep.cancel_at, JobStep.created_at, JobStep.expires_at,
-            )
+            .where(JobStep.job_id.in_([row.job_id for row in rows]))
+            .values(due_at=now + settings().lease_s, lease_token=token)
             .execution_options(synchronize_session=False)
         )
-    )  # fmt: skip
+    return list(rows), token
 
 
 def _not_at(full: frozenset[str]) -> list[ColumnElement[bool]]:
     return [JobStep.account_id.not_in(full)] if full else []
 
 
-def _common(row: Row[Any], account_id: str) -> dict[str, Any]:
+def _common(row: Row[Any], token: str) -> dict[str, Any]:
     return {
         "job_id": row.job_id,
-        "token": row.lease_token,
+        "token": token,
         "step": Step(row.step),
         "model": row.model,
-        "account_id": account_id,
+        "account_id": row.account_id,
         "attempt_id": row.attempt_id,
         "failures": row.failures,
         "cancel_requested": row.cancel_at is not None,
+        "finished": row.status in TERMINAL,
     }
 
 
-def _attempts(session: Session, ids: list[str]) -> dict[str, Row[Any]]:
-    if not ids:
-        return {}
-    query = select(
-        JobAttempt.id, JobAttempt.job_id, JobAttempt.account_id, JobAttempt.provider_ref, JobAttempt.memo,
-        JobAttempt.outputs, JobAttempt.callback_token, JobAttempt.outcome,
-    ).where(JobAttempt.id.in_(ids))  # fmt: skip
-    return {row.id: row for row in session.execute(query)}
-
-
-def _finished(session: Session, job_ids: list[str]) -> frozenset[str]:
-    if not job_ids:
-        return frozenset()
-    return frozenset(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.status.in_(TERMINAL))))
-
-
-def _handle(model: str, attempt: Row[Any]) -> Handle | None:
-    if attempt.provider_ref is None:
+def _handle(row: Row[Any]) -> Handle | None:
+    if row.provider_ref is None:
         return None
     return Handle(
-        model=model, reference=attempt.id, provider_ref=attempt.provider_ref, memo=attempt.memo or {}
+        model=row.model, reference=row.attempt_id, provider_ref=row.provider_ref, memo=row.memo or {}
     )
 
 
+def _parents(session: Session, job_ids: Iterable[str | None]) -> dict[str | None, Handle | None]:
+    """The generations that follow-ups act on, with the provider's own names of their actions."""
+    wanted = {job_id for job_id in job_ids if job_id is not None}
+    if not wanted:
+        return {}
+    attempt = JobAttempt
+    rows = session.execute(
+        select(attempt.job_id, attempt.id.label("attempt_id"), attempt.provider_ref, attempt.memo, Job.model)
+        .join(Job, Job.id == attempt.job_id)
+        .where(attempt.job_id.in_(wanted), attempt.outcome.in_((Outcome.ACCEPTED, Outcome.ADOPTED)))
+    )
+    return {row.job_id: _handle(row) for row in rows}
+
+
 # ---------------------------------------------------------------- scheduling submits
-
-
-@dataclass(slots=True)
-class _Slots:
-    """One account while slots are given out."""
-
-    row: ProviderAccount
-    used: int
-    free: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        limit = 1 if self.row.failures >= BREAKER_THRESHOLD else self.row.max_concurrency
-        self.free = max(0, limit - self.used)
-
-    def fits(self, step: Row[Any]) -> bool:
-        pinned = step.pinned_account_id
-        return (
-            self.free >= min(step.slots, self.row.max_concurrency)
-            and step.model in ADAPTERS[self.row.adapter].models
-            and (pinned is None or pinned == self.row.id)
-        )
-
-    @property
-    def load(self) -> tuple[float, int]:
-        return (self.used / max(1, self.row.weight), self.row.failures)
 
 
 def submits(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[SubmitClaim]:
@@ -255,179 +255,284 @@ def submits(session: Session, limit: int, full: frozenset[str] = frozenset()) ->
 
     Accounts in `full` get none.
     """
-    if not _anything_waits(session):
+    if not _anything_is_due(session):
         return []
-    accounts = [account for account in _open_accounts(session) if account.row.id not in full]
-    if not accounts:
+    rooms, in_flight = _rooms(session, full)
+    if not rooms:
         return []
-    now = clock.epoch()
-    chosen: list[tuple[Row[Any], _Slots]] = []
-    in_flight = _in_flight_by_user(session)
-    waiting = _candidates(session, accounts, now)
-    while waiting and len(chosen) < limit:
-        step = min(waiting, key=lambda row: (in_flight[row.user_id], -row.priority, row.created_at))
-        waiting.remove(step)
-        fitting = [account for account in accounts if account.fits(step)]
-        if not fitting:
-            continue
-        account = min(fitting, key=lambda slots: slots.load)
-        account.used += step.slots
-        account.free -= step.slots
-        in_flight[step.user_id] += 1
-        chosen.append((step, account))
-    return _intend(session, chosen, now)
+    turns = _turns(session, rooms, in_flight, limit)
+    chosen: list[tuple[Waiting, str]] = []
+    while len(chosen) < limit and any(room.is_open for room in rooms) and (job := turns.next()):
+        room = place(job, rooms)
+        if room is not None:
+            turns.served(job)
+            chosen.append((job, room.account_id))
+    return _intend(session, chosen) if chosen else []
 
 
-def _anything_waits(session: Session) -> bool:
+def _anything_is_due(session: Session) -> bool:
     query = select(JobStep.job_id).where(
         JobStep.step == Step.SUBMIT, JobStep.due_at <= clock.epoch(), JobStep.attempt_id.is_(None)
     )
     return session.scalar(query.limit(1)) is not None
 
 
-def _open_accounts(session: Session) -> list[_Slots]:
-    """The usable accounts with free slots, locked: whoever schedules next waits for this short transaction."""
-    rows = session.scalars(
-        select(ProviderAccount)
-        .where(ProviderAccount.enabled, ProviderAccount.open_until <= clock.epoch())
-        .order_by(ProviderAccount.id)
-        .with_for_update()
-    ).all()
-    used = {
-        account_id: int(total)
-        for account_id, total in session.execute(
-            select(JobStep.account_id, func.sum(JobStep.slots))
-            .where(JobStep.account_id.is_not(None), JobStep.step.in_(_AT_PROVIDER))
-            .group_by(JobStep.account_id)
-        )
-    }
-    accounts = [_Slots(row, used.get(row.id, 0)) for row in rows if row.adapter in ADAPTERS]
-    return [account for account in accounts if account.free > 0]
+def _rooms(session: Session, full: frozenset[str]) -> tuple[list[Room], Counter[str]]:
+    """The accounts that can take something of what waits, and how much every user has at them and their like.
 
-
-def _in_flight_by_user(session: Session) -> defaultdict[str, int]:
+    The accounts' rows stay locked until the transaction ends: whoever schedules next waits for it, and then counts
+    what it has given out.
+    """
+    waiting = set(session.scalars(select(_waiting_models())))
+    account = ProviderAccount
     rows = session.execute(
-        select(JobStep.user_id, func.count())
-        .where(JobStep.account_id.is_not(None), JobStep.step.in_(_AT_PROVIDER))
-        .group_by(JobStep.user_id)
-    )
-    return defaultdict(int, {user_id: count for user_id, count in rows})
+        select(
+            account.id, account.adapter, account.enabled, account.weight, account.max_concurrency,
+            account.max_submits_per_minute, account.failures, account.open_until, account.trouble,
+        )
+        .where(account.adapter.in_([name for name, api in ADAPTERS.items() if waiting.intersection(api.models)]))
+        .order_by(account.id)
+        .with_for_update()
+    ).all()  # fmt: skip
+    now = clock.epoch()
+    usable = [row for row in rows if row.enabled and row.open_until <= now and row.id not in full]
+    if not usable:
+        return [], Counter()
+    used, submitting, in_flight = _loads(session, [row.id for row in rows])
+    lately = _submits_of_the_last_minute(session, [row.id for row in usable if row.max_submits_per_minute])
+    rooms = [_room(row, used[row.id], submitting[row.id], lately[row.id]) for row in usable]
+    return [room for room in rooms if room.is_open], in_flight
 
 
-def _candidates(session: Session, accounts: list[_Slots], now: float) -> list[Row[Any]]:
-    """The first waiting jobs of every user, so that one user's backlog hides nobody."""
-    models = sorted({model for account in accounts for model in ADAPTERS[account.row.adapter].models})
-    turn = func.row_number().over(
-        partition_by=(JobStep.user_id, JobStep.model), order_by=(JobStep.priority.desc(), JobStep.created_at)
+def _loads(
+    session: Session, account_ids: list[str]
+) -> tuple[Counter[str | None], Counter[str | None], Counter[str]]:
+    """In one pass over their work: slots used and submits under way at each account, jobs of each user."""
+    used: Counter[str | None] = Counter()
+    submitting: Counter[str | None] = Counter()
+    in_flight: Counter[str] = Counter()
+    at_provider = (
+        select(JobStep.account_id, JobStep.user_id, JobStep.step, func.sum(JobStep.slots), func.count())
+        .where(JobStep.account_id.in_(account_ids), JobStep.step != Step.STORE)
+        .group_by(JobStep.account_id, JobStep.user_id, JobStep.step)
     )
-    ranked = (
-        select(JobStep.job_id, turn.label("turn"))
+    for account_id, user_id, step, slots, jobs in session.execute(at_provider):
+        used[account_id] += int(slots)
+        submitting[account_id] += jobs if step == Step.SUBMIT else 0
+        in_flight[user_id] += jobs
+    return used, submitting, in_flight
+
+
+def _submits_of_the_last_minute(session: Session, account_ids: list[str]) -> Counter[str]:
+    """By account. An attempt's id tells the time, so this reads a minute of the table, however long it is."""
+    if not account_ids:
+        return Counter()
+    rows = session.execute(
+        select(JobAttempt.account_id, func.count())
+        .where(JobAttempt.id > since("att", clock.epoch() - 60), JobAttempt.account_id.in_(account_ids))
+        .group_by(JobAttempt.account_id)
+    )
+    return Counter({account_id: submits for account_id, submits in rows})
+
+
+def _room(row: Any, used: int, submitting: int, lately: int) -> Room:
+    half_open = is_half_open(row.failures, row.trouble)
+    by_rate = max(0, row.max_submits_per_minute - lately) if row.max_submits_per_minute else UNLIMITED
+    as_probe = (0 if submitting else 1) if half_open else UNLIMITED
+    return Room(
+        account_id=row.id,
+        models=ADAPTERS[row.adapter].models,
+        limit=row.max_concurrency,
+        used=used,
+        weight=row.weight,
+        failures=row.failures,
+        submits_left=min(by_rate, as_probe),
+        is_half_open=half_open,
+        is_overdue=row.open_until <= clock.epoch() - _PROBE_WITHIN_S,
+    )
+
+
+def _intend(session: Session, chosen: list[tuple[Waiting, str]]) -> list[SubmitClaim]:
+    """Write down who will be asked for what, before anybody is. Who was canceled meanwhile is left out."""
+    rows = {row.job_id: row for row in session.execute(
+        select(JobStep.job_id, JobStep.failures, Job.attempts, Job.input, Job.parent_id)
+        .join(Job, Job.id == JobStep.job_id)
         .where(
-            JobStep.step == Step.SUBMIT,
-            JobStep.due_at <= now,
+            JobStep.job_id.in_([job.job_id for job, _ in chosen]),
             JobStep.attempt_id.is_(None),
             JobStep.cancel_at.is_(None),
-            JobStep.model.in_(models),
         )
-        .subquery()
-    )
-    query = (
-        select(JobStep.job_id, JobStep.user_id, JobStep.model, JobStep.priority, JobStep.created_at, JobStep.slots,
-               JobStep.failures, JobStep.pinned_account_id)
-        .join(ranked, ranked.c.job_id == JobStep.job_id)
-        .order_by(ranked.c.turn, JobStep.created_at)
-        .limit(_CANDIDATES)
         .with_for_update(skip_locked=True, of=JobStep)
-    )  # fmt: skip
-    return list(session.execute(query))
-
-
-def _intend(session: Session, chosen: list[tuple[Row[Any], _Slots]], now: float) -> list[SubmitClaim]:
-    """Write down who will be asked for what, before anybody is."""
-    if not chosen:
-        return []
-    numbers = {
-        job_id: attempts
-        for job_id, attempts in session.execute(
-            select(Job.id, Job.attempts).where(Job.id.in_([step.job_id for step, _ in chosen]))
+    )}  # fmt: skip
+    parents = _parents(session, [row.parent_id for row in rows.values()])
+    token = secrets.token_hex(8)
+    claims = [
+        SubmitClaim(
+            job_id=job.job_id,
+            token=token,
+            step=Step.SUBMIT,
+            model=job.model,
+            account_id=account_id,
+            attempt_id=new_id("att"),
+            failures=rows[job.job_id].failures,
+            cancel_requested=False,
+            finished=False,
+            pinned=job.pinned_account_id is not None,
+            input=rows[job.job_id].input,
+            callback_token=secrets.token_urlsafe(24),
+            hint=None,
+            late_answer=None,
+            parent=parents.get(rows[job.job_id].parent_id),
         )
-    }
+        for job, account_id in chosen
+        if job.job_id in rows
+    ]
+    if claims:
+        _write_intents(session, claims, {job_id: row.attempts + 1 for job_id, row in rows.items()})
+    return claims
+
+
+def _write_intents(session: Session, claims: list[SubmitClaim], numbers: Mapping[str, int]) -> None:
     moment = clock.now()
-    pairs = []
-    for step, account in chosen:
-        attempt = {
-            "id": new_id("att"),
-            "job_id": step.job_id,
-            "number": numbers[step.job_id] + 1,
-            "account_id": account.row.id,
+    session.execute(insert(JobAttempt), [
+        {
+            "id": claim.attempt_id,
+            "job_id": claim.job_id,
+            "number": numbers[claim.job_id],
+            "account_id": claim.account_id,
             "outcome": Outcome.INTENT,
-            "callback_token": secrets.token_urlsafe(24),
+            "callback_token": claim.callback_token,
             "created_at": moment,
         }
-        pairs.append((step, attempt))
-        if account.row.failures >= BREAKER_THRESHOLD:
-            account.row.open_until = now + settings().lease_s  # one probe at a time
-    session.execute(insert(JobAttempt), [attempt for _, attempt in pairs])
-    claims: list[tuple[Any, dict[str, Any]]] = []
-    for step, attempt in pairs:
-        row = session.execute(
-            update(JobStep)
-            .where(JobStep.job_id == step.job_id, JobStep.attempt_id.is_(None))
-            .values(
-                account_id=attempt["account_id"], attempt_id=attempt["id"],
-                due_at=now + settings().lease_s, lease_token=secrets.token_hex(8),
-            )
-            .returning(
-                JobStep.job_id, JobStep.step, JobStep.lease_token, JobStep.model, JobStep.attempt_id,
-                JobStep.failures, JobStep.cancel_at, JobStep.created_at,
-            )
-            .execution_options(synchronize_session=False)
-        ).one_or_none()  # fmt: skip
-        if row is not None:
-            claims.append((row, attempt))
+        for claim in claims
+    ])  # fmt: skip
+    session.connection().execute(
+        update(_STEPS)
+        .where(_STEPS.c.job_id == bindparam("of_job"))
+        .values(
+            account_id=bindparam("at"), attempt_id=bindparam("by"), lease_token=bindparam("held"),
+            due_at=moment.timestamp() + settings().lease_s,
+        ),
+        [
+            {"of_job": claim.job_id, "at": claim.account_id, "by": claim.attempt_id, "held": claim.token}
+            for claim in claims
+        ],
+    )  # fmt: skip
     session.execute(
         update(Job)
-        .where(Job.id.in_([row.job_id for row, _ in claims]))
+        .where(Job.id.in_([claim.job_id for claim in claims]))
         .values(status=Status.SUBMITTING, attempts=Job.attempts + 1)
         .execution_options(synchronize_session=False)
     )
-    attempts = _attempts(session, [attempt["id"] for _, attempt in claims])
-    return _submissions(session, [(row, attempts[row.attempt_id]) for row, _ in claims])
 
 
-def _submissions(session: Session, pairs: list[tuple[Row[Any], Row[Any]]]) -> list[SubmitClaim]:
-    jobs = {
-        row.id: row
-        for row in session.execute(
-            select(Job.id, Job.input, Job.parent_id, Job.status).where(
-                Job.id.in_([row.job_id for row, _ in pairs])
-            )
-        )
-    }
-    return [
-        SubmitClaim(
-            **_common(row, attempt.account_id),
-            finished=jobs[row.job_id].status in TERMINAL,
-            handle=None,
-            input=jobs[row.job_id].input,
-            callback_token=attempt.callback_token,
-            hint=(attempt.memo or {}).get("callback"),
-            late_answer=(attempt.memo or {}).get(LATE_ANSWER),
-            parent=_parent_handle(session, jobs[row.job_id].parent_id),
-        )
-        for row, attempt in pairs
-    ]
+# ---------------------------------------------------------------- who waits
 
 
-def _parent_handle(session: Session, parent_id: str | None) -> Handle | None:
-    """The generation that a follow-up acts on, with the provider's own names of its actions."""
-    if parent_id is None:
-        return None
-    row = session.execute(
-        select(JobAttempt.id, JobAttempt.provider_ref, JobAttempt.memo, Job.model)
-        .join(Job, Job.id == JobAttempt.job_id)
-        .where(JobAttempt.job_id == parent_id, JobAttempt.outcome.in_((Outcome.ACCEPTED, Outcome.ADOPTED)))
-    ).one_or_none()
-    if row is None or row.provider_ref is None:
-        return None
-    return Handle(model=row.model, reference=row.id, provider_ref=row.provider_ref, memo=row.memo or {})
+def _turns(session: Session, rooms: list[Room], in_flight: Mapping[str, int], limit: int) -> Turns:
+    """The first jobs of all users that these accounts could take, so that one user's backlog hides nobody."""
+    dialect = session.get_bind().dialect.name
+    fitting = {"now": clock.epoch(), "accounts": [room.account_id for room in rooms]}
+
+    def read(query: Select[Any], **values: Any) -> list[Row[Any]]:
+        return list(session.execute(query, fitting | values))
+
+    def more(user_id: str, models: list[str]) -> list[Waiting]:
+        wanted = [model for model in models if any(room.is_open and model in room.models for room in rooms)]
+        if not wanted:
+            return []
+        return _jobs(read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=limit + _TOPS))
+
+    models = sorted({model for room in rooms for model in room.models})
+    rows = read(_firsts(dialect), models=models, most=_TOPS)
+    if len({row[:2] for row in rows}) == _PILES:
+        rows += read(_oldest(), models=models, most=limit)
+    return Turns(_jobs(rows), _TOPS, in_flight, more)
+
+
+def _jobs(rows: Iterable[Row[Any]]) -> list[Waiting]:
+    return [Waiting._make(row[2:]) for row in rows if row.job_id is not None]
+
+
+# The queries are put together once: that takes longer than running them.
+
+
+@cache
+def _firsts(dialect: str) -> Select[Any]:
+    """The first `most` jobs of every pile: waiting jobs of one user for one model.
+
+    From pile to pile it goes along the index of what waits: the next model, in it the next user, and so on. So it
+    costs as much as there are piles, however deep. Rows: user, model, and a job; or none, if no job fits.
+    """
+    each = _waiting_models()
+    first = _smallest(JobStep.user_id, JobStep.model == each.c.model)
+    walk = select(each.c.model, first.label("user_id")).where(each.c.model.in_(_MODELS))
+    users = walk.cte("each_user", recursive=True)
+    after = _smallest(JobStep.user_id, JobStep.model == users.c.model, JobStep.user_id > users.c.user_id)
+    users = users.union_all(select(users.c.model, after).where(users.c.user_id.is_not(None)))
+    piles = select(users).where(users.c.user_id.is_not(None)).limit(_PILES).cte("piles")
+    return _firsts_in(piles, dialect)
+
+
+@cache
+def _firsts_of_a_user(dialect: str) -> Select[Any]:
+    """The same for `user` alone."""
+    each = _waiting_models()
+    user_id = bindparam("user", type_=String).label("user_id")
+    piles = select(each.c.model, user_id).where(each.c.model.in_(_MODELS)).cte("piles")
+    return _firsts_in(piles, dialect)
+
+
+@cache
+def _oldest() -> Select[Any]:
+    """The same rows for the oldest `most` jobs, whoever's they are."""
+    return (
+        select(JobStep.user_id, JobStep.model, *_waiting(JobStep))
+        .where(JobStep.step == Step.SUBMIT, JobStep.model.in_(_MODELS), *_FITTING)
+        .order_by(JobStep.due_at)
+        .limit(_MOST)
+    )
+
+
+def _firsts_in(piles: CTE, dialect: str) -> Select[Any]:
+    of_pile = (
+        select(JobStep.job_id)
+        .where(JobStep.model == piles.c.model, JobStep.user_id == piles.c.user_id, *_FITTING)
+        .order_by(JobStep.priority.desc(), JobStep.created_at)
+        .limit(_MOST)
+        .correlate(piles)
+    )
+    job = aliased(JobStep)
+    if dialect == "sqlite":  # which has no LATERAL, but looks up such a list row by row
+        joined = outerjoin(piles, job, job.job_id.in_(of_pile))
+    else:
+        found = of_pile.lateral()
+        joined = outerjoin(outerjoin(piles, found, true()), job, job.job_id == found.c.job_id)
+    pile = (piles.c.user_id.label("of_user"), piles.c.model.label("for_model"))
+    return select(*pile, *_waiting(job)).select_from(joined)
+
+
+def _waiting_models() -> CTE:
+    """Every model that something waits for, and at the end a NULL."""
+    each = select(_smallest(JobStep.model).label("model")).cte("each_model", recursive=True)
+    after = _smallest(JobStep.model, JobStep.model > each.c.model)
+    return each.union_all(select(after).where(each.c.model.is_not(None)))
+
+
+def _smallest(of: Any, *where: ColumnElement[bool]) -> ScalarSelect[Any]:
+    return select(func.min(of)).where(JobStep.attempt_id.is_(None), *where).scalar_subquery()
+
+
+def _waiting(step: Any) -> list[Any]:
+    return [getattr(step, name) for name in Waiting._fields]
+
+
+_MODELS = bindparam("models", type_=String, expanding=True)
+_MOST = bindparam("most", type_=Integer)
+_FITTING = (
+    JobStep.attempt_id.is_(None),
+    JobStep.cancel_at.is_(None),
+    JobStep.due_at <= bindparam("now"),
+    JobStep.pinned_account_id.is_(None)
+    | JobStep.pinned_account_id.in_(bindparam("accounts", expanding=True)),
+)

@@ -26,11 +26,16 @@ def _table(inspector: sa.Inspector, table: str) -> dict[str, Any]:
             for column in inspector.get_columns(table)
         },
         "primary key": str(inspector.get_pk_constraint(table)),
-        "indexes": sorted(map(str, inspector.get_indexes(table))),
+        "indexes": sorted(map(_index, inspector.get_indexes(table))),
         "unique": sorted(map(str, inspector.get_unique_constraints(table))),
         "foreign keys": sorted(map(str, inspector.get_foreign_keys(table))),
         "checks": sorted(map(str, inspector.get_check_constraints(table))),
     }
+
+
+def _index(found: Any) -> str:
+    options = {name: str(value) for name, value in found.get("dialect_options", {}).items()}
+    return str({**found, "dialect_options": options})
 
 
 def sample_values(table: sa.Table) -> dict[str, Any]:

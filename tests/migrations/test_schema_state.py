@@ -43,7 +43,9 @@ def test_a_missing_column_is_listed_and_borne(
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE artifact DROP COLUMN url")
         connection.exec_driver_sql("UPDATE wxiai_alembic_version SET version_num = '24e8f9a7b1c2'")
-        connection.exec_driver_sql("DELETE FROM migration_ledger WHERE revision = 'd8b04e6f3c19'")
+        connection.exec_driver_sql(
+            "DELETE FROM migration_ledger WHERE revision IN ('d8b04e6f3c19', '5b1d9e7c2a48')"
+        )
     found = state(app_engine)
     assert (found.state, found.missing, found.usable) == ("behind", {"artifact": ["url"]}, True)
     app_engine.dispose()
@@ -68,7 +70,7 @@ def test_ahead_foreign_and_degraded(
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE wxiai_alembic_version SET version_num = 'merge_heads_final'")
         connection.exec_driver_sql(
-            "DELETE FROM migration_ledger WHERE revision IN ('d8b04e6f3c19', 'aaaa00000001')"
+            "DELETE FROM migration_ledger WHERE revision IN ('d8b04e6f3c19', '5b1d9e7c2a48', 'aaaa00000001')"
         )
     broken = folder / "versions" / "d8b04e6f3c19_add_webhook_tables.py"
     broken.write_text(
