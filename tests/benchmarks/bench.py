@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from common.db import build_engine
 from common.settings import Settings
+from tests.infrastructure.children import StartError, tail, tree
 from tests.infrastructure.platform import Platform
 from tests.infrastructure.postgres import Postgres
 from tests.infrastructure.processes import Process
@@ -24,14 +25,15 @@ Database = Literal["postgresql", "sqlite"]
 LABELS: Mapping[Database, str] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 T = TypeVar("T")
 _MB = 1024 * 1024
+_SEED_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says. None: the benchmark decides, by `quick`."""
+    """What the command line says. None and empty: the benchmark decides, by `quick`."""
 
     quick: bool = False
-    databases: tuple[Database, ...] = ("postgresql", "sqlite")
+    databases: tuple[Database, ...] = ()
     jobs: int | None = None
     interval_s: float | None = None
     workers: int = 1
@@ -54,6 +56,10 @@ class Bench:
         """How much of something: less in a quick run."""
         return quick if self.options.quick else usual
 
+    def kinds(self, *, quick: Database) -> tuple[Database, ...]:
+        """On which databases to measure: those that were asked for, else all, and in a quick run only one."""
+        return self.options.databases or ((quick,) if self.options.quick else tuple(LABELS))
+
     # ------------------------------------------------------------ services
 
     @cached_property
@@ -70,6 +76,10 @@ class Bench:
         if kind == "postgresql":
             return self._postgres.create_database()
         return f"sqlite:///{self.folder}/{secrets.token_hex(4)}.db"
+
+    def database_processes(self, kind: Database) -> list[psutil.Process]:
+        """The server's processes; SQLite has none."""
+        return tree(self._postgres.pid) if kind == "postgresql" else []
 
     def platform(self, kind: Database, *, released: bool = True) -> Ground:
         """A platform on a new database, with none of its processes started."""
@@ -105,13 +115,22 @@ class Ground:
         """The tokens of so many new users with more credits than they can spend."""
         return [self.platform.user(credits=1_000_000_000).token for _ in range(count)]
 
-    def provider(self, *, files: Path | None = None, endless: bool = False, latency_s: float = 0.0) -> str:
-        """The address of a new provider in a process of its own."""
+    def provider(self, *, endless: bool = False, latency_s: float = 0.0) -> RunningProvider:
+        """A new provider in a process of its own."""
         file = self.folder / f"provider-{secrets.token_hex(4)}"
-        arguments = f"{file} --folder {files or self.folder} --latency {latency_s}" + " --endless" * endless
-        self.platform.group.start_command("provider", f"python -m tests.benchmarks.provider {arguments}")
-        self.platform.group.wait_until(file.exists, what="the provider serves")
-        return file.read_text()
+        arguments = f"{file} --folder {self.folder} --latency {latency_s}" + " --endless" * endless
+        process = self.platform.group.start_command(
+            "provider", f"python -m tests.benchmarks.provider {arguments}"
+        )
+        self.until(file.exists, 30, what="the provider serves")
+        return RunningProvider(file.read_text(), process)
+
+    def seed(self, jobs: int, interval_s: float) -> None:
+        """So many running jobs that fall due within the next interval, without submitting them."""
+        command = f"python -m tests.benchmarks.seed {jobs} {interval_s}"
+        seeding = self.platform.group.start_command("seed", command)
+        if seeding.wait(_SEED_S):
+            raise StartError(f"seeding failed: {tail(seeding.log)}")
 
     def scalar(self, query: Any) -> Any:
         """One value out of the database."""
@@ -126,6 +145,14 @@ class Ground:
             return condition()
 
         return self.platform.group.wait_until(look, timeout_s, what=what)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProvider:
+    """Where it is, and what runs it."""
+
+    address: str
+    process: Process
 
 
 # ---------------------------------------------------------------- watching processes

@@ -17,7 +17,7 @@ _BODY = json.dumps({"model": "flux/pro-1.1", "input": {"prompt": f"hop {NUMBER}"
 @benchmark("hop")
 def hop(bench: Bench) -> Iterator[Figure]:
     """One job at a time, at moments that have nothing to do with the ticks. None of them ever finishes."""
-    for kind in bench.options.databases:
+    for kind in bench.kinds(quick="sqlite"):
         waits = _measure(bench, kind)
         for name, part, goal_ms in (("p50", 0.5, 50), ("p99", 0.99, 250)):
             yield Figure(
@@ -29,14 +29,14 @@ def hop(bench: Bench) -> Iterator[Figure]:
 def _measure(bench: Bench, kind: Database) -> list[float]:
     """Seconds from each answer of the API to the provider's noticing."""
     ground = bench.platform(kind)
-    provider = ground.provider(endless=True)
+    provider = ground.provider(endless=True).address
     ground.set(
         BFL_BASE_URL=provider, BFL_API_KEY="bench", BFL_MAX_CONCURRENCY="100000", POLL_INTERVAL_S="3600"
     )
     ground.platform.start()
     (token,) = ground.users(1)
     url = f"{ground.platform.url}/v1/jobs"
-    count = bench.amount(300, 20)
+    count = bench.amount(300, 10)
     load = Load(url=url, tokens=[token], body=_BODY, most=count, seconds=count, pause_s=0.15)
     for warm_up in (True, False):
         answers = (replace(load, most=2) if warm_up else load).run().require(202)

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 
+import psutil
 from sqlalchemy import select
 
 from common.models import JobAttempt, JobStep
@@ -18,14 +19,13 @@ from tests.benchmarks.seed import AHEAD_S
 _SIZES: dict[Database, tuple[int, float]] = {"postgresql": (100_000, 30.0), "sqlite": (10_000, 10.0)}
 _QUICK = (400, 2.0)
 _LATENCY_S = 0.05  # of the provider's answers
-_SEED_S = 600.0
 _LOOK_S = 0.5
 
 
 @benchmark("polling")
 def polling(bench: Bench) -> Iterator[Figure]:
     """Kling and Midjourney in batches, Flux and Jimeng one by one, a quarter each; no job ever finishes."""
-    for kind in bench.options.databases:
+    for kind in bench.kinds(quick="postgresql"):
         yield from _measure(bench, kind)
 
 
@@ -34,48 +34,88 @@ def _measure(bench: Bench, kind: Database) -> Iterator[Figure]:
     jobs, interval_s = bench.options.jobs or jobs, bench.options.interval_s or interval_s
     ground = bench.platform(kind)
     provider = ground.provider(endless=True, latency_s=_LATENCY_S)
-    ground.set(**_settings(provider, interval_s))
+    ground.set(**_settings(provider.address, interval_s))
     ours = ground.platform.start(*(["worker"] * bench.options.workers), "web", "beat")
-    workers = [process for process in ours if process.name == "worker"]
-    seeding = ground.platform.group.start_command(
-        "seed", f"python -m tests.benchmarks.seed {jobs} {interval_s}"
-    )
-    if seeding.wait(_SEED_S):
-        raise RuntimeError(f"seeding failed: {seeding.output[-1000:]}")
+    ground.seed(jobs, interval_s)
     time.sleep(AHEAD_S + interval_s)  # the first look at each is over
     watch = _Watch(ground)
-    worker_tree, our_tree = members(workers), members(ours)
-    began, cpu_before, memory = time.time(), cpu_s(worker_tree), 0.0
-    rounds = bench.amount(2, 1)
-    for _ in range(rounds):
+    meter = _Meter(
+        ours=members(ours),
+        workers=members(process for process in ours if process.name == "worker"),
+        database=bench.database_processes(kind),
+        provider=members([provider.process]),
+    )
+    for _ in range(bench.amount(2, 1)):
         watch.note_due()
-        until = time.monotonic() + interval_s * 1.2
-        while (left_s := until - time.monotonic()) > 0:
-            memory = max(memory, memory_mb(our_tree))
-            time.sleep(min(_LOOK_S, left_s))
-    ended, cpu_used = time.time(), cpu_s(worker_tree) - cpu_before
-    shared_once = own_memory_mb(our_tree)
+        meter.look_for(1.2 * interval_s)
+    meter.stop()
     ground.platform.require_life()
-    asked = _asked(provider)
-    lags = watch.lags(asked)
-    polls = sum(began <= at < ended for moments in asked.values() for at in moments)
+    asked = _asked(provider.address)
     where = f"{jobs:,} jobs every {interval_s:g} s, {LABELS[kind]}"
-    yield Figure(what="polls", where=where, value=polls / (ended - began), unit="/s",
-                 reference=jobs / interval_s, reference_name="due")  # fmt: skip
+    yield from _punctuality(where, jobs / interval_s, meter.count(asked) / meter.took_s, watch.lags(asked))
+    yield from _costs(where, meter, meter.count(asked))
+
+
+def _punctuality(where: str, due: float, polls: float, lags: list[float]) -> Iterator[Figure]:
+    yield Figure(what="polls", where=where, value=polls, unit="/s", reference=due, reference_name="due")
     yield Figure(what="poll lag, p50", where=where, value=percentile(lags, 0.5), unit="s")
     yield Figure(
-        what="poll lag, p99", where=where, value=percentile(lags, 0.99), unit="s", goal=Goal(bound=3.0)
+        what="poll lag, p99", where=where, value=percentile(lags, 0.99), unit="s", goal=Goal(bound=3)
     )
-    yield Figure(what="CPU of the workers per poll", where=where, value=1000 * cpu_used / max(1, polls), unit="ms",
-                 goal=Goal(bound=0.4))  # fmt: skip
+
+
+def _costs(where: str, meter: _Meter, polls: int) -> Iterator[Figure]:
+    per_poll = 1000 * meter.cpu_s["workers"] / max(1, polls)
     yield Figure(
-        what="CPU of the workers", where=where, value=100 * cpu_used / (ended - began), unit="% of a core"
+        what="CPU of the workers per poll", where=where, value=per_poll, unit="ms", goal=Goal(bound=0.4)
     )
+    for name in ("workers", "database", "provider"):
+        share = 100 * meter.cpu_s[name] / meter.took_s
+        yield Figure(what=f"CPU of the {name}", where=where, value=share, unit="% of a core")
     yield Figure(
-        what="memory of web, worker and beat", where=where, value=memory, unit="MB", goal=Goal(bound=600)
+        what="memory of web, worker and beat",
+        where=where,
+        value=meter.most_mb,
+        unit="MB",
+        goal=Goal(bound=600),
     )
-    if shared_once is not None:
-        yield Figure(what="the same, shared pages counted once", where=where, value=shared_once, unit="MB")
+    if meter.shared_once_mb is not None:
+        yield Figure(
+            what="the same, shared pages counted once", where=where, value=meter.shared_once_mb, unit="MB"
+        )
+
+
+class _Meter:
+    """Processor time of groups of processes, and the memory of `ours`, from its making to `stop`."""
+
+    def __init__(self, **groups: list[psutil.Process]) -> None:
+        self._groups = groups
+        self._before = {name: cpu_s(group) for name, group in groups.items()}
+        self.began_at = self.ended_at = time.time()
+        self.cpu_s: dict[str, float] = {}
+        self.most_mb = 0.0
+        self.shared_once_mb: float | None = None
+
+    def look_for(self, seconds: float) -> None:
+        """Look at the memory now and then, for so long."""
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0:
+            self.most_mb = max(self.most_mb, memory_mb(self._groups["ours"]))
+            time.sleep(min(_LOOK_S, left_s))
+
+    def stop(self) -> None:
+        """Add up what was used."""
+        self.ended_at = time.time()
+        self.cpu_s = {name: cpu_s(group) - self._before[name] for name, group in self._groups.items()}
+        self.shared_once_mb = own_memory_mb(self._groups["ours"])
+
+    @property
+    def took_s(self) -> float:
+        return self.ended_at - self.began_at
+
+    def count(self, asked: dict[str, list[float]]) -> int:
+        """How often the provider was asked meanwhile."""
+        return sum(self.began_at <= at < self.ended_at for moments in asked.values() for at in moments)
 
 
 def _settings(provider: str, interval_s: float) -> dict[str, str]:

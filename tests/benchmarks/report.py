@@ -21,10 +21,11 @@ _PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """Cores, processor, memory and versions."""
+    """Cores, processor, memory and versions; and how busy it was in the last minute."""
     return {
         "cores": psutil.cpu_count(),
         "cpu": _cpu_name(),
+        "load": round(psutil.getloadavg()[0], 2),
         "memory_gb": round(psutil.virtual_memory().total / 1024**3, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -40,10 +41,12 @@ def _cpu_name() -> str:
     return next(named, platform.processor())
 
 
-def as_json(found: Mapping[str, Sequence[Figure]], failed: Mapping[str, str]) -> dict[str, Any]:
+def as_json(
+    on: Mapping[str, Any], found: Mapping[str, Sequence[Figure]], failed: Mapping[str, str]
+) -> dict[str, Any]:
     """Every benchmark's figures with ratio and verdict, and what stopped those that could not be run."""
     return {
-        "machine": machine(),
+        "machine": dict(on),
         "benchmarks": {
             name: [asdict(figure) | {"ratio": figure.ratio, "verdict": figure.verdict} for figure in figures]
             for name, figures in found.items()

@@ -22,9 +22,9 @@ _LONGEST_S = 120.0
 @benchmark("start")
 def start(bench: Bench) -> Iterator[Figure]:
     """Whole processes, from the command to their end."""
-    for kind in bench.options.databases:
+    for kind in bench.kinds(quick="sqlite"):
         ground = bench.platform(kind)
-        rounds = bench.amount(11, 2)
+        rounds = bench.amount(11, 1)
 
         def timed(*command: str, at: Ground = ground) -> float:
             return _timed_ms(at, *command)
@@ -49,7 +49,7 @@ def start(bench: Bench) -> Iterator[Figure]:
 
 def _crowd(bench: Bench, kind: Database) -> Figure:
     """How many of many processes that start at once on an empty database upgrade it: one."""
-    count = bench.amount(50, 4)
+    count = bench.amount(50, 3)
     ground = bench.platform(kind, released=False)
     running = [_start(ground, "-m", "migrations", "upgrade") for _ in range(count)]
     codes = {process.wait(_LONGEST_S) for process in running}

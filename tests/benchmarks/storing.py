@@ -33,10 +33,10 @@ def storing(bench: Bench) -> Iterator[Figure]:
     cos = Cos(folder=bench.folder / "cos")
     with ExitStack() as stack:
         stack.enter_context(Stage([cos]))
-        ground = bench.platform(bench.options.databases[0])
+        ground = bench.platform(bench.kinds(quick="sqlite")[0])
         for name, megabytes in (("small.mp4", _SMALL_MB), ("large.mp4", size_mb)):
             film(ground.folder / name, megabytes * _MB)
-        ground.set(KLING_BASE_URL=ground.provider(), KLING_API_KEY="bench", POLL_INTERVAL_S="0.2")
+        ground.set(KLING_BASE_URL=ground.provider().address, KLING_API_KEY="bench", POLL_INTERVAL_S="0.2")
         ground.set(
             STORAGE="cos", COS_BUCKET=cos.bucket, COS_DOMAIN=cos.host, COS_SCHEME="http",
             COS_SECRET_ID=cos.keys.secret_id, COS_SECRET_KEY=cos.keys.secret_key,

@@ -35,7 +35,7 @@ _LONGEST_S = 300.0
 @benchmark("throughput")
 def throughput(bench: Bench) -> Iterator[Figure]:
     """One submit, one poll, one stored picture of 100 kB per job; three no-op tasks per chain; two children each."""
-    for kind in bench.options.databases:
+    for kind in bench.kinds(quick="postgresql"):
         yield _measure(bench, kind)
 
 
@@ -43,7 +43,7 @@ def _measure(bench: Bench, kind: Database) -> Figure:
     ground = bench.platform(kind)
     (ground.folder / "image.jpg").write_bytes(picture(PICTURE_BYTES))
     ground.set(
-        BFL_BASE_URL=ground.provider(),
+        BFL_BASE_URL=ground.provider().address,
         BFL_API_KEY="bench",
         BFL_MAX_CONCURRENCY="1000",
         POLL_INTERVAL_S="0.05",
