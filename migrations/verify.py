@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,30 +86,39 @@ def verify(url: str, chain: Chain) -> Verification:
 def examine(connection: Connection, chain: Chain) -> Verification:
     """`verify`, asked over a connection that is there already."""
     state, gaps = look(connection, chain), compare(connection)
-    have = schema.columns(connection).keys()
+    remarks = ledger.remarks(state, ledger.read(connection), chain)
     incomplete = set(gaps.tables) | {column.table.name for column in gaps.columns}
     whole = [model for model in MODELS if model.__tablename__ not in incomplete]
-    remarks = ledger.remarks(state, ledger.read(connection), chain)
-    counts = reports.count_rows(connection)
-    fewer = list(_fewer_rows(connection, counts))
+    counts, uncounted = _count(connection)
+    fewer = [] if uncounted else list(_fewer_rows(connection, counts))
     findings = [
         *_standing(state, chain),
         *(Finding(item.kind, item.line) for item in remarks if item.is_fault),
         *_gaps(gaps),
-        *_file(connection),
+        *_bravely("damaged", lambda: _pages(connection)),
+        *uncounted,
         *(item for model in whole for item in _readable(connection, model)),
-        *(
-            item
-            for table in METADATA.sorted_tables
-            if table.name in have
-            for item in _orphans(connection, table, gaps)
-        ),
+        *_bravely("unreadable", lambda: _orphans(connection, gaps)),
         *(Finding("rows", line) for table, line in fewer if table not in _DELETABLE),
-        *([] if _MONEY & incomplete else _credits(connection)),
+        *([] if _MONEY & incomplete else _bravely("credits", lambda: _credits(connection))),
     ]
     notes = [item.line for item in remarks if not item.is_fault]
     notes += [line for table, line in fewer if table in _DELETABLE]
     return Verification(state.name, findings, notes, counts, len(whole))
+
+
+def _bravely(kind: str, look_at: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """What a check finds; one that the damage itself stops is a finding, and the next one goes on."""
+    try:
+        return list(look_at())
+    except sa.exc.DBAPIError as error:
+        return [Finding(kind, one_line(error))]
+
+
+def _count(connection: Connection) -> tuple[dict[str, int], list[Finding]]:
+    counts: dict[str, int] = {}
+    trouble = _bravely("unreadable", lambda: counts.update(reports.count_rows(connection)) or ())
+    return counts, trouble
 
 
 def _standing(state: State, chain: Chain) -> Iterator[Finding]:
@@ -143,7 +152,7 @@ def describe(index: sa.Index) -> str:
     return f"{index.name} on {index.table.name} ({', '.join(column.name for column in index.columns)})"
 
 
-def _file(connection: Connection) -> Iterator[Finding]:
+def _pages(connection: Connection) -> Iterator[Finding]:
     """SQLite: is every page in order?"""
     if connection.dialect.name == "sqlite":
         for (line,) in connection.exec_driver_sql("PRAGMA integrity_check(20)"):
@@ -163,18 +172,21 @@ def _readable(connection: Connection, model: type[Base]) -> Iterator[Finding]:
             return
 
 
-def _orphans(connection: Connection, table: sa.Table, gaps: Gaps) -> Iterator[Finding]:
+def _orphans(connection: Connection, gaps: Gaps) -> Iterator[Finding]:
     """Rows whose parent is gone: a table that was filled or rebuilt with foreign keys off may have some."""
     lacking = {(column.table.name, column.name) for column in gaps.columns}
-    for key in table.foreign_keys:
-        child, parent = key.parent, key.column
-        if parent.table.name in gaps.tables or {(c.table.name, c.name) for c in (child, parent)} & lacking:
+    keys = [key for table in METADATA.sorted_tables for key in table.foreign_keys]
+    for child, parent in ((key.parent, key.column) for key in keys):
+        ends = {(end.table.name, end.name) for end in (child, parent)}
+        if ends & lacking or {name for name, _ in ends} & set(gaps.tables):
             continue
-        is_there = select(sa.literal(1)).where(parent == child).correlate(table).exists()
-        lost = connection.scalar(select(func.count()).select_from(table).where(child.is_not(None), ~is_there))
+        is_there = select(sa.literal(1)).where(parent == child).correlate(child.table).exists()
+        lost = connection.scalar(
+            select(func.count()).select_from(child.table).where(child.is_not(None), ~is_there)
+        )
         if lost:
             yield Finding(
-                "orphans", f"{lost} rows of {table.name} have no {parent.table.name} ({child.name})"
+                "orphans", f"{lost} rows of {child.table.name} have no {parent.table.name} ({child.name})"
             )
 
 
@@ -195,10 +207,6 @@ def _credits(connection: Connection) -> Iterator[Finding]:
     # Imported late: no revision may depend on the services of the present code.
     from common.services import credits
 
-    try:
-        with Session(connection) as session:
-            lines = credits.verify(session)
-    except sa.exc.DBAPIError as error:
-        lines = [one_line(error)]
-    for line in lines:
-        yield Finding("credits", line)
+    with Session(connection) as session:
+        for line in credits.verify(session):
+            yield Finding("credits", line)

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 
 from common.settings import Settings
 from migrations.chain import HERE, Chain
+from tests.infrastructure.databases import Released
+from tests.infrastructure.postgres import Postgres
 from tests.migrations.children import stub_setup
 
 NO_REDIS = "redis://127.0.0.1:1/0"
@@ -55,6 +57,27 @@ def settings_for(url: str, **others: object) -> Settings:
         "migration_backup": "off",
     }
     return Settings(_env_file=None, database_url=url, **{**values, **others})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def sqlite_at_head(released: Released, tmp_path: Path) -> str:
+    """DATABASE_URL of a SQLite database as the release process leaves it, for the one test that asks."""
+    return released.sqlite(tmp_path / "webui.db")
+
+
+@pytest.fixture
+def postgres_at_head(released: Released, postgres_server: Postgres) -> Iterator[str]:
+    """The same on PostgreSQL."""
+    url = released.postgresql()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def at_head_url(request: pytest.FixtureRequest) -> str:
+    """One of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_at_head")
+    return url
 
 
 @pytest.fixture
