@@ -137,5 +137,9 @@ class LeaseLost(Exception):
     """Another worker has this step now; whoever lost it writes nothing."""
 
 
+class LedgerBroken(Exception):
+    """A balance or a hold is not what the ledger says; `ledger verify` tells where."""
+
+
 class StorageUnavailable(Exception):
     """The operator's storage cannot be reached or refuses; what is to be stored is kept and tried again."""

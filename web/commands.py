@@ -15,9 +15,7 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
 from common import queue
-from common.db import engine, reading, transaction
-from common.db.schema import SchemaState, schema_state
-from common.db.types import Base
+from common.db import reading, transaction
 from common.errors import AppError, InvalidInput
 from common.ids import new_id
 from common.services import credits, doctor, jobs, users
@@ -26,7 +24,6 @@ from common.services.users import Actor
 from common.words import Role
 
 _PING_S = 2.0
-_SHOWN = 10  # missing columns that one line names
 OPERATOR = Actor("operator", "", "operator", Role.ADMIN)  # whoever has a shell may see everything
 
 users_commands = AppGroup("users", help="Users of the platform.")
@@ -141,21 +138,9 @@ def retry(job_id: str) -> None:
 @plainly
 def examine() -> None:
     """Look for anything that is not well; exit 1 with a line for each finding."""
-    state = schema_state(engine(), Base.metadata)
-    lines = _schema_findings(state)
-    if not queue.is_reachable(_PING_S):
-        lines.append("redis: does not answer; jobs go on, but slower")
-    if state.usable:
-        with reading() as session:
-            lines += doctor.findings(session)
+    lines = [] if queue.is_reachable(_PING_S) else ["redis: does not answer; jobs go on, but slower"]
+    with reading() as session:
+        lines += doctor.findings(session)
     for line in lines:
         click.echo(line)
     sys.exit(1 if lines else 0)
-
-
-def _schema_findings(state: SchemaState) -> list[str]:
-    if state.state in ("current", "ahead") and not state.missing:
-        return []
-    missing = [f"{table}.{column}" for table, columns in state.missing.items() for column in columns]
-    details = f", missing {', '.join(missing[:_SHOWN])}" if missing and state.state != "empty" else ""
-    return [f"schema: {state.state} (see `python -m migrations status`){details}"]

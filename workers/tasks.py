@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from common.db import transaction
+import logging
+
+from common.db import reading, transaction
+from common.services import credits, proof
 from common.services import sweep as sweeping
 from common.words import Step
 from workers import engine
 from workers.app import app, stopping
 from workers.steps import all_flows
+
+log = logging.getLogger(__name__)
+
+_MOST_ROUNDS = 50  # of one part of a sweep; the next sweep is near
+_LOGGED = 20
 
 
 def _tick(step: Step) -> None:
@@ -49,5 +57,30 @@ def deliver() -> None:
 @app.task(name="workers.sweep")
 def sweep() -> None:
     """Decide what nobody came back for, and forget what is over."""
+    for part in sweeping.PARTS:
+        try:
+            for _ in range(_MOST_ROUNDS):
+                with transaction() as session:
+                    more = part(session)
+                if not more or stopping():
+                    break
+        except Exception:
+            log.exception("a part of the sweep failed; the next one makes up for it")
+
+
+@app.task(name="workers.verify", soft_time_limit=240, time_limit=270)
+def verify() -> None:
+    """Prove that every credit is accounted for, once a day however often this is called."""
     with transaction() as session:
-        sweeping.sweep(session)
+        if not proof.claim(session):
+            return
+    with reading() as session:
+        findings = credits.verify(session)
+    with transaction() as session:
+        proof.record(session, findings)
+    for line in findings[:_LOGGED]:
+        log.error("ledger: %s", line)
+    if findings:
+        log.error("ledger: %d contradictions; `flask --app web.app ledger verify` lists them", len(findings))
+    else:
+        log.info("ledger: every credit is accounted for")

@@ -15,11 +15,10 @@ from common.db import after_commit
 from common.errors import Conflict, InvalidInput, KeyReused, NotFound
 from common.ids import new_id
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
-from common.services import catalog, credits, users
-from common.services.lifecycle import finish
+from common.services import catalog, credits, lifecycle, users
 from common.services.users import Actor
 from common.settings import settings
-from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
+from common.words import Outcome, Status, Step
 
 LONGEST_DEADLINE_S = 86_400.0
 KEY_LIVES = timedelta(hours=24)
@@ -228,39 +227,13 @@ def page(
 
 
 def cancel(session: Session, actor: Actor, job_id: str) -> Job:
-    """Cancel at once what is not at a provider yet; ask a worker to cancel what is.
+    """Cancel at once what is not at a provider; have a worker ask the provider otherwise.
 
     Raises NotFound, and Conflict for a finished job.
     """
     job = get(session, actor, job_id)
-    if job.status in TERMINAL:
+    if not lifecycle.cancel(session, job_id):
         raise Conflict("This job is finished already.")
-    now = clock.epoch()
-    waiting = session.execute(
-        update(JobStep)
-        .where(JobStep.job_id == job_id, JobStep.step == Step.SUBMIT, JobStep.attempt_id.is_(None))
-        .values(cancel_at=now)
-        .returning(JobStep.job_id)
-    ).one_or_none()
-    if waiting is not None:
-        finish(
-            session,
-            job_id,
-            Status.CANCELED,
-            spent=0,
-            code=ErrorCode.CANCELED,
-            message="Canceled by the user.",
-        )
-        session.refresh(job)
-        return job
-    session.execute(
-        update(JobStep).where(JobStep.job_id == job_id, JobStep.cancel_at.is_(None)).values(cancel_at=now)
-    )
-    session.execute(
-        update(JobStep).where(JobStep.job_id == job_id, JobStep.lease_token.is_(None)).values(due_at=now)
-    )
-    for step in (Step.POLL, Step.STORE, Step.RECONCILE):
-        after_commit(session, lambda step=step: queue.nudge(step))  # type: ignore[misc]
     session.refresh(job)
     return job
 
@@ -271,13 +244,15 @@ def called_back(session: Session, token: str, body: dict[str, Any] | None = None
     The body is believed in nothing. Where the submit's answer is still missing it is kept as a hint for whoever
     looks for the lost submit; what it claims is then asked of the provider itself.
     """
-    row = session.execute(
-        select(JobAttempt.id, JobAttempt.job_id, JobAttempt.outcome, JobAttempt.memo).where(
-            JobAttempt.callback_token == token
-        )
-    ).one_or_none()
+    attempt = select(JobAttempt.id, JobAttempt.job_id, JobAttempt.outcome, JobAttempt.memo).where(
+        JobAttempt.callback_token == token
+    )
+    row = session.execute(attempt).one_or_none()
     if row is None:
         return None
+    # Locked in the workers' order; what is read then is what they have written.
+    session.execute(select(JobStep.job_id).where(JobStep.job_id == row.job_id).with_for_update())
+    row = session.execute(attempt.with_for_update()).one()
     if row.outcome in (Outcome.SENT, Outcome.UNKNOWN) and body and len(str(body)) <= _HINT_LIMIT:
         session.execute(
             update(JobAttempt)

@@ -6,17 +6,19 @@ Each report is fenced: it counts only while the worker still holds its lease. `f
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, case, delete, insert, select, update
+from sqlalchemy import String, bindparam, case, delete, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from common import clock, queue
 from common.db import after_commit
-from common.errors import LeaseLost
+from common.errors import LeaseLost, LedgerBroken
 from common.ids import new_id
 from common.models import Artifact, Job, JobAttempt, JobEvent, JobStep
 from common.providers.base import (
@@ -33,15 +35,20 @@ from common.providers.base import (
 )
 from common.providers.registry import MODELS, adapters_for
 from common.services import accounts, credits, webhooks
-from common.services.claims import LATE_ANSWER, Claim
+from common.services.claims import LATE_ANSWER, Claim, SubmitClaim
 from common.settings import settings
 from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Claim)
 
 GONE_LIMIT = 5  # times in a row that a provider denies a job before that is a verdict
 LATE_WINDOW_S = 6 * 3600.0  # how long a timed-out or canceled generation is still watched for its result
 LATE_POLL_S = 30.0
+CANCELED = "Canceled by the user."
+# What the timeline tells that no other row shows.
+SUBMIT_UNKNOWN, ADOPTED, LATE_SUCCESS, REFUNDED = "submit_unknown", "adopted", "late_success", "refunded"
 _LONGEST_BACKOFF_S = 60.0
 
 
@@ -66,15 +73,24 @@ class Stored:
 
 
 def sending(session: Session, claims: Sequence[C]) -> list[C]:
-    """Write down, before anything is sent, that it may have been. Returns the claims still held."""
-    held = still_held(session, claims)
-    if held:
+    """Write down, before anything is sent, that it may have been. Returns the claims that are to be sent.
+
+    What was canceled since it was claimed ends here, unsent.
+    """
+    held = _held(session, claims)
+    wanted = [claim for claim, canceled in held if not canceled]
+    for claim in (claim for claim, canceled in held if canceled):
+        _close_attempt(
+            session, claim.attempt_id, Outcome.REJECTED, "It was canceled before anything was sent."
+        )
+        _end_free(session, claim.job_id, canceled=True)
+    if wanted:
         session.execute(
             update(JobAttempt)
-            .where(JobAttempt.id.in_([claim.attempt_id for claim in held]))
+            .where(JobAttempt.id.in_([claim.attempt_id for claim in wanted]))
             .values(outcome=Outcome.SENT, sent_at=clock.now())
         )
-    return held
+    return wanted
 
 
 def accepted(session: Session, claim: Claim, verdict: Accepted, *, adopted: bool = False) -> None:
@@ -87,34 +103,36 @@ def accepted(session: Session, claim: Claim, verdict: Accepted, *, adopted: bool
     )
     _advance(session, claim.job_id, Status.RUNNING, submitted_at=clock.now())
     if adopted:
-        note(session, claim.job_id, "adopted", f"found again as {verdict.provider_ref}")
+        note(session, claim.job_id, ADOPTED, f"found again as {verdict.provider_ref}")
     accounts.succeeded(session, claim.account_id)
 
 
 def rejected(session: Session, claim: Claim, verdict: Rejected) -> None:
     """A definite no: the job fails and costs nothing."""
-    _fence(session, claim)
+    canceled = _fence(session, claim)
     _answer(session, claim, Outcome.REJECTED, error_code=verdict.code, error_message=verdict.message)
-    finish(session, claim.job_id, Status.FAILED, spent=0, code=verdict.code, message=verdict.message)
+    _end_free(session, claim.job_id, canceled=canceled, code=verdict.code, message=verdict.message)
     accounts.succeeded(session, claim.account_id)
 
 
-def not_accepted(session: Session, claim: Claim, verdict: NotAccepted) -> None:
+def not_accepted(session: Session, claim: SubmitClaim, verdict: NotAccepted) -> None:
     """Provably nothing was started: back to the queue, unless no account could ever take it."""
     code = _TROUBLE_CODES[verdict.trouble]
     accounts.troubled(session, claim.account_id, verdict.trouble, verdict.retry_after_s)
     _answer(session, claim, Outcome.REJECTED, error_code=code, error_message=verdict.message)
-    hopeless = verdict.trouble in (
-        Trouble.CREDENTIALS,
-        Trouble.BALANCE,
-    ) and not accounts.other_account_may_serve(session, adapters_for(claim.model), but=claim.account_id)
-    if hopeless:
-        _fence(session, claim)
-        finish(
-            session, claim.job_id, Status.FAILED, spent=0, code=code, message=verdict.message, retryable=True
+    if verdict.trouble in (Trouble.CREDENTIALS, Trouble.BALANCE) and not _may_go_elsewhere(session, claim):
+        canceled = _fence(session, claim)
+        _end_free(
+            session, claim.job_id, canceled=canceled, code=code, message=verdict.message, retryable=True
         )
         return
-    back_to_queue(session, claim, verdict.retry_after_s)
+    back_to_queue(session, claim)
+
+
+def _may_go_elsewhere(session: Session, claim: SubmitClaim) -> bool:
+    return not claim.pinned and accounts.other_account_may_serve(
+        session, adapters_for(claim.model), but=claim.account_id
+    )
 
 
 _TROUBLE_CODES = {
@@ -125,14 +143,16 @@ _TROUBLE_CODES = {
 }
 
 
-def back_to_queue(session: Session, claim: Claim, retry_after_s: float | None = None) -> None:
-    """Give up this attempt's account and wait for another turn; or end, if the user has canceled meanwhile."""
-    delay = retry_after_s if retry_after_s is not None else _backoff_s(claim.failures)
+def back_to_queue(session: Session, claim: Claim) -> None:
+    """Give up this attempt's account and wait for another turn; or end, if the user has canceled meanwhile.
+
+    It is the account that pauses for as long as the provider says; another one may take the job sooner.
+    """
     canceled = _release(
         session,
         claim,
         step=Step.SUBMIT,
-        due_in_s=delay,
+        due_in_s=_backoff_s(claim.failures),
         failures=claim.failures + 1,
         account_id=None,
         attempt_id=None,
@@ -142,7 +162,7 @@ def back_to_queue(session: Session, claim: Claim, retry_after_s: float | None = 
 
 def _queue_or_cancel(session: Session, job_id: str, *, canceled: bool) -> None:
     if canceled:
-        finish(session, job_id, Status.CANCELED, spent=0, code=ErrorCode.CANCELED, message=CANCELED)
+        _end_free(session, job_id, canceled=True)
     else:
         _advance(session, job_id, Status.QUEUED)
 
@@ -152,7 +172,7 @@ def unknown(session: Session, claim: Claim, verdict: Unknown) -> None:
     _release(session, claim, step=Step.RECONCILE, due_in_s=1.0, failures=0)
     accounts.troubled(session, claim.account_id, Trouble.DOWN, None)
     _answer(session, claim, Outcome.UNKNOWN, error_message=verdict.message)
-    note(session, claim.job_id, "submit_unknown", verdict.message)
+    note(session, claim.job_id, SUBMIT_UNKNOWN, verdict.message)
     after_commit(session, lambda: queue.nudge(Step.RECONCILE))
 
 
@@ -179,10 +199,10 @@ def not_found_yet(session: Session, claim: Claim) -> None:
         _release(session, claim, step=Step.RECONCILE, due_in_s=min(5.0, 1.0 + claim.failures),
                  failures=claim.failures + 1)  # fmt: skip
         return
-    _fence(session, claim)
+    canceled = _fence(session, claim)
     _answer(session, claim, Outcome.ABANDONED, error_code=ErrorCode.SUBMIT_UNKNOWN)
-    finish(session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.SUBMIT_UNKNOWN, retryable=True,
-           message="The provider never said whether it took this job, and it could not be found there.")  # fmt: skip
+    _end_free(session, claim.job_id, canceled=canceled, code=ErrorCode.SUBMIT_UNKNOWN, retryable=True,
+              message="The provider never said whether it took this job, and it could not be found there.")  # fmt: skip
 
 
 # ---------------------------------------------------------------- poll
@@ -204,7 +224,7 @@ def still_running(session: Session, looked: Sequence[tuple[Claim, Running]]) -> 
         ),
         [
             {"of_job": claim.job_id, "held": claim.token, "again_at": now + _interval_s(claim)}
-            for claim, _ in looked
+            for claim, _ in sorted(looked, key=lambda pair: pair[0].job_id)  # as everywhere: see `_held`
         ],
     )
     for claim, seen in looked:
@@ -231,7 +251,27 @@ def _progressed(session: Session, job_id: str, seen: Running) -> None:
 
 
 def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
-    """The provider is done: keep what it made, then store it; or finish at once where there is no media."""
+    """The provider is done: keep what it made, then store it; or finish at once where there is no media.
+
+    It came too late for a cancel that the provider has not been asked yet: the result is kept all the same.
+    """
+    if verdict.outputs:
+        first_dies = clock.epoch() + min(output.lives_s for output in verdict.outputs)
+        canceled = _release(session, claim, step=Step.STORE, due_in_s=0, failures=0, expires_at=first_dies)
+        _advance(session, claim.job_id, Status.STORING, progress=99)
+    else:
+        canceled = _fence(session, claim)
+    _keep_made(session, claim, verdict)
+    if canceled:
+        _end_canceled(session, claim.job_id)
+    if not verdict.outputs:
+        _succeed(session, claim.job_id)
+        return
+    after_commit(session, lambda: queue.nudge(Step.STORE))
+    after_commit(session, lambda: queue.nudge(Step.SUBMIT))  # its slot is free
+
+
+def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
     tokens = {action.id: action.token for action in verdict.actions}
     memo = session.scalars(select(JobAttempt.memo).where(JobAttempt.id == claim.attempt_id)).one()
     values: dict[str, Any] = {
@@ -245,28 +285,22 @@ def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
     session.execute(update(JobAttempt).where(JobAttempt.id == claim.attempt_id).values(values))
     offered = [{"id": action.id, "label": action.label} for action in verdict.actions]
     session.execute(update(Job).where(Job.id == claim.job_id).values(actions=offered, output=verdict.output))
-    if not verdict.outputs:
-        _fence(session, claim)
-        finish(session, claim.job_id, Status.SUCCEEDED, spent=None)
-        return
-    first_dies = clock.epoch() + min(output.lives_s for output in verdict.outputs)
-    _release(session, claim, step=Step.STORE, due_in_s=0, failures=0, expires_at=first_dies)
-    _advance(session, claim.job_id, Status.STORING, progress=99)
-    after_commit(session, lambda: queue.nudge(Step.STORE))
-    after_commit(session, lambda: queue.nudge(Step.SUBMIT))  # its slot is free
 
 
 def failed(session: Session, claim: Claim, verdict: Failed) -> None:
     """The provider's final no: the job fails and costs nothing."""
-    _fence(session, claim)
+    canceled = _fence(session, claim)
     _answer_error(session, claim, verdict.code, verdict.message)
-    if not finish(session, claim.job_id, Status.FAILED, spent=0, code=verdict.code, message=verdict.message,
-                  retryable=verdict.retryable):  # fmt: skip
-        _forget(session, claim.job_id)
+    if not _end_free(session, claim.job_id, canceled=canceled, code=verdict.code, message=verdict.message,
+                     retryable=verdict.retryable):  # fmt: skip
+        _came_to_nothing(session, claim.job_id)
 
 
 def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
     """A look that told nothing: keep the state and look again, less often; repeated denial is a failure."""
+    if claim.cancel_requested and not claim.finished:
+        cancel_answered(session, claim, confirmed=False)  # not a look: it was asked to stop
+        return
     failures = claim.failures + 1
     if seen.gone and failures >= GONE_LIMIT:
         failed(
@@ -285,24 +319,13 @@ def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
 
 def cancel_answered(session: Session, claim: Claim, *, confirmed: bool) -> None:
     """The provider was asked to stop. Confirmed: free; otherwise CANCEL_CHARGE, and the result is kept if it comes."""
-    if confirmed:
-        _fence(session, claim)
-        finish(session, claim.job_id, Status.CANCELED, spent=0, code=ErrorCode.CANCELED, message=CANCELED)
+    if not confirmed:
+        _release(session, claim, step=claim.step, due_in_s=0, failures=0)
+        _end_canceled(session, claim.job_id)
         return
-    spent = None if settings().cancel_charge == "full" else 0
-    _release(session, claim, step=claim.step, due_in_s=LATE_POLL_S, failures=0)
-    finish(
-        session,
-        claim.job_id,
-        Status.CANCELED,
-        spent=spent,
-        code=ErrorCode.CANCELED,
-        message=CANCELED,
-        watch=True,
-    )
-
-
-CANCELED = "Canceled by the user."
+    _fence(session, claim)
+    if not _end_free(session, claim.job_id, canceled=True):
+        _came_to_nothing(session, claim.job_id)
 
 
 # ---------------------------------------------------------------- store
@@ -312,31 +335,24 @@ def stored(session: Session, claim: Claim, results: Iterable[Stored]) -> None:
     """Every output is in storage: the job has succeeded (or, if it had ended before, got its late result)."""
     _fence(session, claim)
     _keep(session, claim, results)
-    if finish(session, claim.job_id, Status.SUCCEEDED, spent=None):
-        return
-    session.execute(update(Job).where(Job.id == claim.job_id).values(late=True))
-    note(
-        session,
-        claim.job_id,
-        "late_success",
-        "the result came after the job had ended; it is kept, not charged",
-    )
-    _forget(session, claim.job_id)
+    _succeed(session, claim.job_id)
 
 
 def partly_stored(
-    session: Session, claim: Claim, results: Iterable[Stored], retry_in_s: float | None = None
+    session: Session, claim: Claim, results: Sequence[Stored], retry_in_s: float | None = None
 ) -> None:
     """Something did not work this time: keep what is stored, try the rest again later."""
     delay = retry_in_s if retry_in_s is not None else _backoff_s(claim.failures)
     _release(session, claim, step=Step.STORE, due_in_s=delay, failures=claim.failures + 1)
     _keep(session, claim, results)
+    _mark_late(session, claim.job_id, anything=bool(results))
 
 
-def unstorable(session: Session, claim: Claim, results: Iterable[Stored], message: str) -> None:
+def unstorable(session: Session, claim: Claim, results: Sequence[Stored], message: str) -> None:
     """The source is gone for good: the job fails and costs nothing; what was stored stays."""
     _fence(session, claim)
     _keep(session, claim, results)
+    _mark_late(session, claim.job_id, anything=bool(results))
     if not finish(
         session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.STORAGE_FAILED, message=message
     ):
@@ -348,6 +364,12 @@ def _keep(session: Session, claim: Claim, results: Iterable[Stored]) -> None:
             for result in results]  # fmt: skip
     if rows:
         session.execute(insert(Artifact), rows)
+
+
+def _mark_late(session: Session, job_id: str, *, anything: bool) -> None:
+    """Say of a job that had ended that results came afterwards; one that lives still may succeed in time."""
+    if anything:
+        session.execute(update(Job).where(Job.id == job_id, Job.status.in_(TERMINAL)).values(late=True))
 
 
 # ---------------------------------------------------------------- the way out
@@ -391,6 +413,53 @@ def finish(
     return True
 
 
+def _succeed(session: Session, job_id: str) -> None:
+    """All is there. Where the job had ended before, its end and its price stay as they are."""
+    if finish(session, job_id, Status.SUCCEEDED, spent=None):
+        return
+    _mark_late(session, job_id, anything=True)
+    note(session, job_id, LATE_SUCCESS, "the result came after the job had ended; it is kept, not charged")
+    _forget(session, job_id)
+
+
+def _end_free(
+    session: Session, job_id: str, *, canceled: bool, code: str = ErrorCode.CANCELED, message: str = CANCELED,
+    retryable: bool = False, watch: bool = False,
+) -> bool:  # fmt: skip
+    """The job ends without a result and costs nothing: as canceled if its user has asked for that, else as failed.
+
+    Returns False if it has ended before.
+    """
+    if canceled:
+        return finish(session, job_id, Status.CANCELED, spent=0, code=ErrorCode.CANCELED, message=CANCELED,
+                      watch=watch)  # fmt: skip
+    return finish(session, job_id, Status.FAILED, spent=0, code=code, message=message, retryable=retryable,
+                  watch=watch)  # fmt: skip
+
+
+def _end_canceled(session: Session, job_id: str) -> None:
+    """The user has canceled what the provider goes on with or has finished: CANCEL_CHARGE; the result is kept."""
+    spent = None if settings().cancel_charge == "full" else 0
+    finish(
+        session, job_id, Status.CANCELED, spent=spent, code=ErrorCode.CANCELED, message=CANCELED, watch=True
+    )
+
+
+def _came_to_nothing(session: Session, job_id: str) -> None:
+    """A generation that was watched after its job had ended has failed: who paid for canceling it gets that back."""
+    refund(session, job_id, reason="the canceled generation failed at the provider")
+    _forget(session, job_id)
+
+
+def refund(session: Session, job_id: str, *, reason: str) -> bool:
+    """Give back what a finished job was charged. Returns False where that was nothing, or was given back already."""
+    if credits.refund(session, job_id, note=reason) is None:
+        return False
+    session.execute(update(Job).where(Job.id == job_id).values(charged=0))
+    note(session, job_id, REFUNDED, reason)
+    return True
+
+
 def note(session: Session, job_id: str, kind: str, detail: str) -> None:
     """Remember something for the job's timeline."""
     session.add(
@@ -398,44 +467,75 @@ def note(session: Session, job_id: str, kind: str, detail: str) -> None:
     )
 
 
-# ---------------------------------------------------------------- deadlines
+# ---------------------------------------------------------------- cancel and deadline
+
+
+def cancel(session: Session, job_id: str) -> bool:
+    """The user wants the job to end. Returns False if it has ended already.
+
+    It ends at once where no provider has it, or where the provider has done its part; otherwise a worker asks the
+    provider first, as soon as it has said whether it took the job.
+    """
+    waits = session.execute(
+        select(JobStep.step, JobStep.attempt_id)
+        .where(JobStep.job_id == job_id)
+        .with_for_update()  # whoever ends a job has this row first
+    ).one_or_none()
+    if waits is None or session.scalars(select(Job.status).where(Job.id == job_id)).one() in TERMINAL:
+        return False
+    if waits.step == Step.SUBMIT and waits.attempt_id is None:
+        _end_free(session, job_id, canceled=True)
+    elif waits.step == Step.STORE:
+        _end_canceled(session, job_id)
+    else:
+        _ask_to_stop(session, job_id)
+    return True
+
+
+def _ask_to_stop(session: Session, job_id: str) -> None:
+    now = clock.epoch()
+    can_be_asked = (JobStep.step == Step.POLL) & JobStep.lease_token.is_(None)
+    session.execute(
+        update(JobStep)
+        .where(JobStep.job_id == job_id, JobStep.cancel_at.is_(None))
+        .values(cancel_at=now, due_at=case((can_be_asked, now), else_=JobStep.due_at))
+        .execution_options(synchronize_session=False)
+    )
+    after_commit(session, lambda: queue.nudge(Step.POLL))
 
 
 def past_deadline(session: Session, limit: int = 200) -> int:
-    """End what has waited too long and is in nobody's hands. Returns how many rows were looked at.
+    """End what has waited too long. Returns how many rows there were.
 
-    Queued: failed, free. Lost submit: failed as unknown. Running: failed, free, and still watched. A watched one
-    whose window is over is forgotten. What is being stored has no deadline: its source's life is the limit.
+    Queued: failed, free. Running: failed, free, and still watched, also by a worker that is just looking at it. A
+    watched one whose window is over is forgotten. A submit in flight and a lost one are decided by their own rules,
+    soon; and what is being stored has no deadline: its source's life is the limit.
     """
-    now = clock.epoch()
     rows = session.execute(
-        select(JobStep.job_id, JobStep.step, JobStep.attempt_id, Job.status)
+        select(JobStep.job_id, JobStep.step, JobStep.cancel_at, JobStep.user_id, Job.status)
         .join(Job, Job.id == JobStep.job_id)
         .where(
-            JobStep.deadline_at <= now,
-            JobStep.step != Step.STORE,
-            JobStep.lease_token.is_(None) | (JobStep.due_at <= now),
+            JobStep.deadline_at <= clock.epoch(),
+            (JobStep.step == Step.POLL) | ((JobStep.step == Step.SUBMIT) & JobStep.attempt_id.is_(None)),
         )
         .order_by(JobStep.deadline_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=JobStep)
     ).all()
-    for row in rows:
-        _end_late(session, row.job_id, Step(row.step), row.attempt_id, Status(row.status))
+    for row in sorted(rows, key=lambda row: str(row.user_id)):
+        if row.status in TERMINAL:
+            _forget(session, row.job_id)
+        else:
+            with _alone(session, row.job_id):
+                _end_free(session, row.job_id, canceled=row.cancel_at is not None, code=ErrorCode.TIMEOUT,
+                          message=_TOO_LATE[Step(row.step)], retryable=True, watch=row.step == Step.POLL)  # fmt: skip
     return len(rows)
 
 
-def _end_late(session: Session, job_id: str, step: Step, attempt_id: str | None, status: Status) -> None:
-    if status in TERMINAL:
-        _forget(session, job_id)
-    elif step is Step.POLL:
-        session.execute(update(JobStep).where(JobStep.job_id == job_id).values(lease_token=None))
-        finish(session, job_id, Status.FAILED, spent=0, code=ErrorCode.TIMEOUT, retryable=True, watch=True,
-               message="The provider did not finish before this job's deadline.")  # fmt: skip
-    elif step is Step.SUBMIT and attempt_id is None:
-        finish(session, job_id, Status.FAILED, spent=0, code=ErrorCode.TIMEOUT, retryable=True,
-               message="No provider account could take this job before its deadline.")  # fmt: skip
-    # A submit in flight and a lost one are decided by their own rules, soon and without looking at the deadline.
+_TOO_LATE = {
+    Step.SUBMIT: "No provider account could take this job before its deadline.",
+    Step.POLL: "The provider did not finish before this job's deadline.",
+}
 
 
 # ---------------------------------------------------------------- submits that a worker left behind
@@ -447,18 +547,35 @@ def recover(session: Session, limit: int = 100) -> int:
     Returns how many there were.
     """
     rows = session.execute(
-        select(JobStep.job_id, JobStep.attempt_id, JobStep.cancel_at, JobAttempt.outcome)
+        select(JobStep.job_id, JobStep.attempt_id, JobStep.cancel_at, JobStep.user_id, JobAttempt.outcome)
         .join(JobAttempt, JobAttempt.id == JobStep.attempt_id)
-        .where(JobStep.step == Step.SUBMIT, JobStep.due_at <= clock.epoch())
+        .where(
+            JobStep.step
+            == literal(Step.SUBMIT, String, literal_execute=True),  # as the index of these rows has it
+            JobStep.attempt_id.is_not(None),
+            JobStep.due_at <= clock.epoch(),
+        )
+        .order_by(JobStep.due_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=JobStep)
     ).all()
-    for row in rows:
-        if row.outcome == Outcome.INTENT:
-            _left_unsent(session, row.job_id, row.attempt_id, canceled=row.cancel_at is not None)
-        else:
-            _left_sent(session, row.job_id, row.attempt_id)
+    for row in sorted(rows, key=lambda row: str(row.user_id)):
+        with _alone(session, row.job_id):
+            if row.outcome == Outcome.INTENT:
+                _left_unsent(session, row.job_id, row.attempt_id, canceled=row.cancel_at is not None)
+            else:
+                _left_sent(session, row.job_id, row.attempt_id)
     return len(rows)
+
+
+@contextmanager
+def _alone(session: Session, job_id: str) -> Iterator[None]:
+    """One job of many: if its ledger is broken, what it needed is undone and the others go on."""
+    try:
+        with session.begin_nested():
+            yield
+    except LedgerBroken as error:
+        log.error("job %s cannot end: %s", job_id, error)
 
 
 def _left_unsent(session: Session, job_id: str, attempt_id: str, *, canceled: bool) -> None:
@@ -471,7 +588,7 @@ def _left_sent(session: Session, job_id: str, attempt_id: str) -> None:
     message = "The worker stopped before it could write down the provider's answer."
     _close_attempt(session, attempt_id, Outcome.UNKNOWN, message)
     _reset_step(session, job_id, step=Step.RECONCILE, failures=0)
-    note(session, job_id, "submit_unknown", message)
+    note(session, job_id, SUBMIT_UNKNOWN, message)
 
 
 def _close_attempt(session: Session, attempt_id: str, outcome: Outcome, message: str) -> None:
@@ -492,25 +609,41 @@ def _reset_step(session: Session, job_id: str, **values: Any) -> None:
 
 
 def still_held(session: Session, claims: Sequence[C]) -> list[C]:
-    """Those of the claims whose lease is still theirs; their rows stay locked until the transaction ends."""
-    tokens = {claim.job_id: claim.token for claim in claims}
+    """Those of the claims whose lease is still theirs, by user; their rows stay locked until the transaction ends."""
+    return [claim for claim, _ in _held(session, claims)]
+
+
+def _held(session: Session, claims: Sequence[C]) -> list[tuple[C, bool]]:
+    """The claims still held, and whether their users have asked to cancel.
+
+    Two transactions must not wait for each other: everywhere steps are locked by id, and then balances by user.
+    """
+    by_job = {claim.job_id: claim for claim in claims}
     rows = session.execute(
-        select(JobStep.job_id, JobStep.lease_token).where(JobStep.job_id.in_(tokens)).with_for_update()
-    )
-    held = {row.job_id for row in rows if row.lease_token == tokens[row.job_id]}
-    return [claim for claim in claims if claim.job_id in held]
+        select(JobStep.job_id, JobStep.lease_token, JobStep.cancel_at, JobStep.user_id)
+        .where(JobStep.job_id.in_(by_job))
+        .order_by(JobStep.job_id)
+        .with_for_update()
+    ).all()
+    return [
+        (by_job[row.job_id], row.cancel_at is not None)
+        for row in sorted(rows, key=lambda row: (str(row.user_id), str(row.job_id)))
+        if row.lease_token == by_job[row.job_id].token
+    ]
 
 
-def _fence(session: Session, claim: Claim) -> None:
-    """Raise LeaseLost unless the worker still holds this step."""
-    if not still_held(session, [claim]):
+def _fence(session: Session, claim: Claim) -> bool:
+    """Raise LeaseLost unless the worker still holds this step. Returns whether the user has asked to cancel."""
+    held = _held(session, [claim])
+    if not held:
         raise LeaseLost(claim.job_id)
+    return held[0][1]
 
 
 def _release(session: Session, claim: Claim, *, step: Step, due_in_s: float, **values: Any) -> bool:
-    """Put the lease down and say what comes next and when: at once where the user wants to cancel.
+    """Put the lease down and say what comes next and when: at once where the provider is to be asked to stop.
 
-    Returns whether the user does. Raises LeaseLost if the step was somebody else's already.
+    Returns whether the user has asked to cancel. Raises LeaseLost if the step was somebody else's already.
     """
     now = clock.epoch()
     put_down = session.execute(
@@ -518,7 +651,9 @@ def _release(session: Session, claim: Claim, *, step: Step, due_in_s: float, **v
         .where(JobStep.job_id == claim.job_id, JobStep.lease_token == claim.token)
         .values(
             step=step,
-            due_at=case((JobStep.cancel_at.is_not(None), now), else_=now + due_in_s),
+            due_at=case((JobStep.cancel_at.is_not(None), now), else_=now + due_in_s)
+            if step is Step.POLL
+            else now + due_in_s,
             lease_token=None,
             **values,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
@@ -10,10 +12,22 @@ from common.models import IdempotencyKey
 from common.services import lifecycle, users
 from common.services.jobs import KEY_LIVES
 
+_BATCH = 200
 
-def sweep(session: Session) -> None:
-    """Abandoned submits, passed deadlines, expired sign-ins, old idempotency keys."""
-    lifecycle.recover(session)
-    lifecycle.past_deadline(session)
+
+def _abandoned_submits(session: Session) -> bool:
+    return lifecycle.recover(session, _BATCH) == _BATCH
+
+
+def _passed_deadlines(session: Session) -> bool:
+    return lifecycle.past_deadline(session, _BATCH) == _BATCH
+
+
+def _what_is_over(session: Session) -> bool:
     users.forget_expired_tokens(session)
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < clock.now() - KEY_LIVES))
+    return False
+
+
+# Each in transactions of its own, again while it returns that there may be more.
+PARTS: tuple[Callable[[Session], bool], ...] = (_abandoned_submits, _passed_deadlines, _what_is_over)

@@ -70,13 +70,15 @@ class JobFlow(Flow[C, V]):
             log.exception("job %s: the answer could not be written", pair[0].job_id)
 
     def _write_all(self, session: Session, answered: Answered[C, V]) -> None:
-        held = {claim.job_id for claim in lifecycle.still_held(session, [claim for claim, _ in answered])}
+        held = lifecycle.still_held(session, [claim for claim, _ in answered])
+        held_ids = {claim.job_id for claim in held}
         for claim, answer in answered:
-            if claim.job_id in held:
-                self.write(session, claim, answer)
-            else:
+            if claim.job_id not in held_ids:
                 log.warning("job %s: the lease was lost before the answer came", claim.job_id)
                 self.lost(session, claim, answer)
+        answers = {claim.job_id: answer for claim, answer in answered}
+        for claim in held:  # in an order that no other transaction crosses
+            self.write(session, claim, answers[claim.job_id])
 
 
 async def load_adapters(claimed: Iterable[Claim]) -> None:

@@ -75,3 +75,10 @@ def make_account(engine: Engine) -> Callable[..., str]:
         return account_id
 
     return make
+
+
+@pytest.fixture
+def actor(make_actor: Callable[..., Actor], make_account: Callable[..., str]) -> Actor:
+    """A user with 100 credits, and one account to work with."""
+    make_account()
+    return make_actor(100)

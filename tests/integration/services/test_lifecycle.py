@@ -6,125 +6,40 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
 from common import settings as configuration
 from common.db import transaction
-from common.errors import Conflict, LeaseLost
-from common.models import Job, JobAttempt, JobStep
+from common.errors import LeaseLost
+from common.models import JobAttempt
 from common.providers.base import (
     Accepted,
     Failed,
     NotAccepted,
     NoVerdict,
-    Output,
     Rejected,
     Running,
     Succeeded,
     Trouble,
     Unknown,
 )
-from common.services import claims, credits, jobs, lifecycle
-from common.services.claims import Claim, StoreClaim, SubmitClaim
+from common.services import claims, credits, lifecycle
 from common.services.users import Actor
-from common.words import Outcome, Status, Step
-
-MODEL, PRICE = "flux/pro-1.1", 20
-PICTURE = Output(kind="image", url="https://example.com/1.png")
-
-
-def submit(actor: Actor, **fields: Any) -> str:
-    with transaction() as session:
-        job, _ = jobs.accept(session, actor, jobs.NewJob(model=MODEL, input={"prompt": "a fox"}, **fields))
-        return job.id
-
-
-def claim_submits(limit: int = 100) -> list[SubmitClaim]:
-    with transaction() as session:
-        return claims.submits(session, limit)
-
-
-def sent(claim: SubmitClaim) -> SubmitClaim:
-    with transaction() as session:
-        assert lifecycle.sending(session, [claim])
-    return claim
-
-
-def make_due() -> None:
-    """Let every lease and every pause be over."""
-    with transaction() as session:
-        session.execute(update(JobStep).values(due_at=0))
-
-
-def run(actor: Actor) -> tuple[str, Claim]:
-    """A job that runs at the provider, claimed for a poll."""
-    job_id = submit(actor)
-    with transaction() as session:
-        lifecycle.accepted(session, sent(claim_submits()[0]), Accepted(provider_ref="ref"))
-    return job_id, claim_poll()
-
-
-def claim_poll() -> Claim:
-    make_due()
-    with transaction() as session:
-        return claims.due(session, Step.POLL, 10)[0]
-
-
-def claim_store() -> StoreClaim:
-    make_due()
-    with transaction() as session:
-        return claims.results_to_store(session, 10)[0]
-
-
-def produce(claim: Claim) -> StoreClaim:
-    with transaction() as session:
-        lifecycle.produced(session, claim, Succeeded(outputs=(PICTURE,)))
-    return claim_store()
-
-
-def picture(number: int = 1) -> lifecycle.Stored:
-    return lifecycle.Stored(
-        number=number, kind="image", key=f"a/{number}.png", url="https://cos/1.png", thumbnail_key=None,
-        content_type="image/png", bytes=3, sha256="0" * 64, width=1, height=1, duration_s=None,
-    )  # fmt: skip
-
-
-def store(claim: StoreClaim) -> None:
-    with transaction() as session:
-        lifecycle.stored(session, claim, [picture()])
-
-
-def cancel(actor: Actor, job_id: str) -> None:
-    with transaction() as session:
-        jobs.cancel(session, actor, job_id)
-
-
-def pass_deadline() -> None:
-    with transaction() as session:
-        session.execute(update(JobStep).values(deadline_at=0))
-    with transaction() as session:
-        lifecycle.past_deadline(session)
-
-
-class Seen:
-    """One job as it is now."""
-
-    def __init__(self, actor: Actor, job_id: str) -> None:
-        with transaction() as session:
-            job = session.get_one(Job, job_id)
-            self.status, self.late, self.charged = job.status, job.late, job.charged
-            self.code = (job.error or {}).get("code")
-            self.artifacts = len(jobs.artifacts(session, [job_id])[job_id])
-            self.balance = credits.balance(session, actor.user_id)
-            self.waiting = session.get(JobStep, job_id) is not None
-            assert credits.verify(session) == []
-
-
-@pytest.fixture
-def actor(make_actor: Callable[..., Actor], make_account: Callable[..., str]) -> Actor:
-    make_account()
-    return make_actor(100)
-
+from common.words import Outcome, Status
+from tests.integration.services.life import (
+    PICTURE,
+    PRICE,
+    Seen,
+    claim_poll,
+    claim_store,
+    claim_submits,
+    make_due,
+    picture,
+    produce,
+    run,
+    sent,
+    store,
+    submit,
+)
 
 # ---------------------------------------------------------------- the ordinary way
 
@@ -333,132 +248,6 @@ def test_what_is_stored_is_kept_while_the_rest_is_tried_again(actor: Actor) -> N
     with transaction() as session:
         lifecycle.stored(session, second, [picture(2)])
     assert (Seen(actor, job_id).status, Seen(actor, job_id).artifacts) == (Status.SUCCEEDED, 2)
-
-
-# ---------------------------------------------------------------- cancel, deadline, late success
-
-
-def test_cancel_while_queued_is_free(actor: Actor) -> None:
-    job_id = submit(actor)
-    cancel(actor, job_id)
-    seen = Seen(actor, job_id)
-    assert (seen.status, seen.balance, claim_submits()) == (Status.CANCELED, credits.Balance(100, 0), [])
-
-
-def test_cancel_while_submitting_waits_for_the_provider_and_then_asks_it(actor: Actor) -> None:
-    job_id = submit(actor)
-    claim = sent(claim_submits()[0])
-    cancel(actor, job_id)
-    assert Seen(actor, job_id).status == Status.SUBMITTING
-    with transaction() as session:
-        lifecycle.accepted(session, claim, Accepted(provider_ref="ref"))
-    with transaction() as session:
-        wanted = claims.due(session, Step.POLL, 10)[0]
-    assert wanted.cancel_requested
-    with transaction() as session:
-        lifecycle.cancel_answered(session, wanted, confirmed=True)
-    assert (Seen(actor, job_id).status, Seen(actor, job_id).charged) == (Status.CANCELED, 0)
-
-
-def test_cancel_while_submitting_ends_a_job_that_was_not_accepted(actor: Actor) -> None:
-    job_id = submit(actor)
-    claim = sent(claim_submits()[0])
-    cancel(actor, job_id)
-    with transaction() as session:
-        lifecycle.not_accepted(session, claim, NotAccepted(trouble=Trouble.BUSY, message="429"))
-    assert (Seen(actor, job_id).status, Seen(actor, job_id).charged) == (Status.CANCELED, 0)
-
-
-@pytest.mark.parametrize(("rule", "charged"), [("full", PRICE), ("none", 0)])
-def test_an_unconfirmed_cancel_costs_what_the_operator_says_and_keeps_the_late_result(
-    actor: Actor, monkeypatch: pytest.MonkeyPatch, rule: str, charged: int
-) -> None:
-    monkeypatch.setenv("CANCEL_CHARGE", rule)
-    configuration.settings.cache_clear()
-    job_id, claim = run(actor)
-    cancel(actor, job_id)
-    with transaction() as session:
-        lifecycle.cancel_answered(session, claim, confirmed=False)
-    seen = Seen(actor, job_id)
-    assert (seen.status, seen.charged, seen.waiting) == (Status.CANCELED, charged, True)
-    store(produce(claim_poll()))
-    seen = Seen(actor, job_id)
-    assert (seen.status, seen.charged, seen.late, seen.artifacts) == (Status.CANCELED, charged, True, 1)
-    assert (seen.balance, seen.waiting) == (credits.Balance(100 - charged, 0), False)
-
-
-def test_cancel_while_storing_is_charged_and_the_result_kept(actor: Actor) -> None:
-    job_id, claim = run(actor)
-    stored = produce(claim)
-    cancel(actor, job_id)
-    with transaction() as session:
-        lifecycle.cancel_answered(session, stored, confirmed=False)
-    assert (Seen(actor, job_id).status, Seen(actor, job_id).charged) == (Status.CANCELED, PRICE)
-    store(claim_store())
-    assert (Seen(actor, job_id).late, Seen(actor, job_id).charged) == (True, PRICE)
-
-
-def test_a_finished_job_cannot_be_canceled(actor: Actor) -> None:
-    job_id, claim = run(actor)
-    store(produce(claim))
-    with pytest.raises(Conflict):
-        cancel(actor, job_id)
-
-
-def test_the_deadline_of_a_queued_job(actor: Actor) -> None:
-    job_id = submit(actor)
-    pass_deadline()
-    seen = Seen(actor, job_id)
-    assert (seen.status, seen.code, seen.balance, seen.waiting) == (
-        Status.FAILED, "timeout", credits.Balance(100, 0), False,
-    )  # fmt: skip
-
-
-def test_the_deadline_of_a_running_job_and_its_late_success(actor: Actor) -> None:
-    job_id, claim = run(actor)
-    with transaction() as session:
-        lifecycle.still_running(session, [(claim, Running())])
-    pass_deadline()
-    seen = Seen(actor, job_id)
-    assert (seen.status, seen.code, seen.balance) == (Status.FAILED, "timeout", credits.Balance(100, 0))
-    store(produce(claim_poll()))
-    seen = Seen(actor, job_id)
-    assert (seen.status, seen.late, seen.artifacts, seen.charged) == (Status.FAILED, True, 1, 0)
-
-
-def test_a_failure_after_the_deadline_ends_the_watch(actor: Actor) -> None:
-    job_id, claim = run(actor)
-    with transaction() as session:
-        lifecycle.still_running(session, [(claim, Running())])
-    pass_deadline()
-    with transaction() as session:
-        pass
-    late = claim_poll()
-    with transaction() as session:
-        lifecycle.failed(session, late, Failed(code="provider_failed", message="no"))
-    assert (Seen(actor, job_id).code, Seen(actor, job_id).waiting) == ("timeout", False)
-
-
-def test_a_watch_ends_with_its_window(actor: Actor) -> None:
-    job_id, claim = run(actor)
-    with transaction() as session:
-        lifecycle.still_running(session, [(claim, Running())])
-    pass_deadline()
-    pass_deadline()
-    assert not Seen(actor, job_id).waiting
-
-
-def test_storing_has_no_deadline(actor: Actor) -> None:
-    job_id, claim = run(actor)
-    produce(claim)
-    pass_deadline()
-    assert Seen(actor, job_id).status == Status.STORING
-
-
-def test_a_job_in_a_workers_hands_is_left_to_it(actor: Actor) -> None:
-    job_id, _ = run(actor)
-    pass_deadline()
-    assert Seen(actor, job_id).status == Status.RUNNING
 
 
 # ---------------------------------------------------------------- slots and turns

@@ -120,7 +120,8 @@ def test_a_lost_sqlite_file_is_no_place_for_jobs(tmp_path: Path) -> None:
 
 def scrape(nobody: Api) -> bytes:
     """The figures of now."""
-    metrics._seen = (float("-inf"), None)
+    for cached in (metrics._schema, metrics._figures, metrics._totals):
+        cached._asked_at = float("-inf")
     answer = nobody.ask("GET", "/metrics")
     assert (answer.status, answer.headers["content-type"]) == (200, metrics.CONTENT_TYPE)
     return answer.body
