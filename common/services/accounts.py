@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import case, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from common import clock
@@ -233,12 +234,16 @@ def _write_env(session: Session, row: ProviderAccount | None, account: _EnvAccou
     limit = account.max_concurrency or adapter.max_concurrency
     now = clock.now()
     if row is None:
-        row = ProviderAccount(
-            id=new_id("acc"), provider=adapter.provider, adapter=adapter.name, name=f"env:{adapter.name}",
-            base_url=base_url, credentials=seal(account.secrets), max_concurrency=limit, enabled=True,
-            weight=1, failures=0, open_until=0.0, created_at=now, updated_at=now,
+        dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+        session.execute(
+            dialect.insert(ProviderAccount)
+            .values(
+                id=new_id("acc"), provider=adapter.provider, adapter=adapter.name, name=f"env:{adapter.name}",
+                base_url=base_url, credentials=seal(account.secrets), max_concurrency=limit, enabled=True,
+                weight=1, failures=0, open_until=0.0, created_at=now, updated_at=now,
+            )
+            .on_conflict_do_nothing(index_elements=[ProviderAccount.name])  # another process starts just now
         )  # fmt: skip
-        session.add(row)
         return
     if _same(row, base_url, account.secrets):
         row.max_concurrency = limit
