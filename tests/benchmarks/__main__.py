@@ -22,6 +22,7 @@ from tests.benchmarks import accept, hop, polling, start, storing, throughput  #
 from tests.benchmarks.bench import LABELS, Bench, Options
 from tests.benchmarks.harness import BENCHMARKS, Figure
 from tests.benchmarks.report import as_json, machine, table
+from tests.benchmarks.services import Services
 from tests.infrastructure.environment import ROOT, isolate
 
 _BUSY = 0.3  # processes per core that want to run before we do
@@ -44,41 +45,39 @@ def main() -> int:
         quick=given.quick, databases=tuple(given.database or ()), jobs=given.jobs,
         interval_s=given.interval, workers=given.workers,
     )  # fmt: skip
+    folder = Path(tempfile.mkdtemp(prefix="wxiai-bench-"))
     try:
-        for name in given.names or BENCHMARKS:
-            console.print(f"{name} …", end=" ")
-            began = time.monotonic()
-            found[name] = []
-            error = _run(name, options, console, found[name], keep=given.keep)
-            if error is not None:
-                failed[name] = error
-            console.print(
-                f"{error or 'done'} ({time.monotonic() - began:.0f} s)", style="red" if error else ""
-            )
+        with Services(folder) as services:
+            for name in given.names or BENCHMARKS:
+                console.print(f"{name} …", end=" ")
+                began = time.monotonic()
+                found[name] = []
+                error = _run(name, Bench(services, folder / name, options), found[name])
+                if error is not None:
+                    failed[name] = error
+                console.print(f"{error or 'done'} ({time.monotonic() - began:.0f} s)")
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
     finally:
         given.json.write_text(json.dumps(as_json(on, found, failed), indent=1) + "\n")
+        if given.keep:
+            console.print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     console.print(table(found))
     missed = any(figure.verdict == "missed" for figures in found.values() for figure in figures)
     return 1 if failed or (missed and given.strict) else 0
 
 
-def _run(name: str, options: Options, console: Console, into: list[Figure], *, keep: bool) -> str | None:
+def _run(name: str, bench: Bench, into: list[Figure]) -> str | None:
     """Run one benchmark; what went wrong, if anything did. Its figures so far are kept in any case."""
-    folder = Path(tempfile.mkdtemp(prefix="wxiai-bench-"))
     try:
-        with Bench(folder, options, console.print) as bench:
+        with bench:
             for figure in BENCHMARKS[name](bench):
                 into.append(figure)  # as they come: those before an error are kept
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    finally:
-        if keep:
-            console.print(f"kept: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
     return None
 
 

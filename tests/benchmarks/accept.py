@@ -9,9 +9,10 @@ from dataclasses import replace
 from sqlalchemy import func, select, text
 
 from common.models import Job
-from tests.benchmarks.bench import LABELS, Bench, Database, Ground, cpu_s
+from tests.benchmarks.bench import LABELS, Bench, Ground, cpu_s
 from tests.benchmarks.harness import Figure, Goal, benchmark, compared, percentile, side_by_side
 from tests.benchmarks.load import Answers, Load
+from tests.benchmarks.services import Database
 from tests.infrastructure.children import free_port
 from tests.infrastructure.client import Client, Refused
 from tests.infrastructure.processes import Process
@@ -90,7 +91,10 @@ def _start_bare(ground: Ground) -> tuple[Process, str]:
     with ground.engine.begin() as connection:
         connection.execute(text(_TABLE))
     port = free_port()
-    command = f"gunicorn --no-control-socket -k gevent -w 2 -b 127.0.0.1:{port} tests.benchmarks.bare:app"
+    workers = ground.platform.group.environment.get("WEB_CONCURRENCY", "2")
+    command = (
+        f"gunicorn --no-control-socket -k gevent -w {workers} -b 127.0.0.1:{port} tests.benchmarks.bare:app"
+    )
     url = f"http://127.0.0.1:{port}/"
     bare = ground.platform.group.start_command("bare", command)
     ground.until(lambda: _answers(url), 30, what="the bare view answers")

@@ -6,22 +6,19 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import psutil
 from sqlalchemy import Engine
 
 from common.db import build_engine
 from common.settings import Settings
+from tests.benchmarks.services import Database, Services
 from tests.infrastructure.children import StartError, tail, tree
 from tests.infrastructure.platform import Platform
-from tests.infrastructure.postgres import Postgres
 from tests.infrastructure.processes import Process
-from tests.infrastructure.valkey import Valkey
 
-Database = Literal["postgresql", "sqlite"]
 LABELS: Mapping[Database, str] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 T = TypeVar("T")
 _MB = 1024 * 1024
@@ -42,8 +39,8 @@ class Options:
 class Bench:
     """Everything started through it ends with it."""
 
-    def __init__(self, folder: Path, options: Options, say: Callable[[str], None]) -> None:
-        self.folder, self.options, self.say = folder, options, say
+    def __init__(self, services: Services, folder: Path, options: Options) -> None:
+        self.services, self.folder, self.options = services, folder, options
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -60,50 +57,39 @@ class Bench:
         """On which databases to measure: those that were asked for, else all, and in a quick run only one."""
         return self.options.databases or ((quick,) if self.options.quick else tuple(LABELS))
 
-    # ------------------------------------------------------------ services
-
-    @cached_property
-    def valkey(self) -> Valkey:
-        """A Valkey that keeps an append-only file, as in production."""
-        return self._stack.enter_context(Valkey(self.folder / "valkey"))
-
-    @cached_property
-    def _postgres(self) -> Postgres:
-        return self._stack.enter_context(Postgres(durable=True))
-
-    def database(self, kind: Database) -> str:
-        """DATABASE_URL of a new, empty database. Both kinds pay for surviving a power cut."""
-        if kind == "postgresql":
-            return self._postgres.create_database()
-        return f"sqlite:///{self.folder}/{secrets.token_hex(4)}.db"
+    def platform(self, kind: Database, *, released: bool = True) -> Ground:
+        """A platform on a new database, with none of its processes started."""
+        url = self.services.database(kind, released=released)
+        self._stack.callback(self.services.forget, url)
+        ground = Ground(self.folder / f"{kind}-{secrets.token_hex(4)}", url, self.services)
+        self._stack.enter_context(ground.platform)
+        self._stack.callback(ground.platform.group.kill9)  # nothing of it is needed any more
+        self._stack.callback(ground.engine.dispose)
+        if self.options.quick:
+            ground.set(WEB_CONCURRENCY="1")
+        return ground
 
     def database_processes(self, kind: Database) -> list[psutil.Process]:
         """The server's processes; SQLite has none."""
-        return tree(self._postgres.pid) if kind == "postgresql" else []
-
-    def platform(self, kind: Database, *, released: bool = True) -> Ground:
-        """A platform on a new database, with none of its processes started."""
-        ground = Ground(self.folder / f"{kind}-{secrets.token_hex(4)}", self.database(kind), self.valkey)
-        self._stack.enter_context(ground.platform)
-        self._stack.callback(ground.engine.dispose)
-        if released:
-            ground.platform.release()
-        return ground
+        return tree(self.services.postgres.pid) if kind == "postgresql" else []
 
 
 class Ground:
     """One platform with what a benchmark needs beside it."""
 
-    def __init__(self, folder: Path, url: str, valkey: Valkey) -> None:
+    def __init__(self, folder: Path, url: str, services: Services) -> None:
         folder.mkdir(parents=True)
-        valkey.flush()
+        services.valkey.flush()
         self.folder = folder
         environment = {
             "ALLOW_PRIVATE_ADDRESSES": "true",
             "RATE_LIMIT_SUBMITS": "1000000/second",
             "MIGRATION_BACKUP": "off",
         }
-        self.platform = Platform(folder, database_url=url, redis_url=valkey.url, environment=environment)
+        self.platform = Platform(
+            folder, database_url=url, redis_url=services.valkey.url, environment=environment
+        )
+        self.platform.admin.token = services.released.admin_token
         settings = Settings(database_url=url, _env_file=None)  # type: ignore[call-arg]
         self.engine: Engine = build_engine(settings.database_url)
 

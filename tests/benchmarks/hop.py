@@ -7,9 +7,10 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tests.benchmarks.bench import LABELS, Bench, Database, Ground
+from tests.benchmarks.bench import LABELS, Bench, Ground
 from tests.benchmarks.harness import Figure, Goal, benchmark, percentile
 from tests.benchmarks.load import NUMBER, Load
+from tests.benchmarks.services import Database
 
 _BODY = json.dumps({"model": "flux/pro-1.1", "input": {"prompt": f"hop {NUMBER}"}})
 

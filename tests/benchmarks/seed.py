@@ -32,7 +32,6 @@ MIX: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("midjourney", "midjourney/imagine", {}),
     ("jimeng", "jimeng/text-to-image", {"req_key": "jimeng_t2i_v40"}),
 )
-AHEAD_S = 3.0  # the first ones fall due so long after they were written
 _PRICE = 5
 _BATCH = 5000
 
@@ -50,10 +49,13 @@ def seed(count: int, interval_s: float) -> None:
         user_id = users.create_user(session, email="many@example.com", name="", role=Role.USER).id
         _hold(session, user_id, jobs)
         _write(session, Job, [job.job(user_id) for job in jobs])
-        _write(session, LedgerEntry, [job.hold(user_id, number) for number, job in enumerate(jobs, 1)])
+        _write(session, LedgerEntry, [job.hold(user_id, number, count) for number, job in enumerate(jobs, 1)])
         _write(session, JobAttempt, [job.attempt() for job in jobs])
-        first = clock.epoch() + AHEAD_S
-        _write(session, JobStep, [job.step(user_id, first + random.uniform(0, interval_s)) for job in jobs])
+        _write(
+            session,
+            JobStep,
+            [job.step(user_id, clock.epoch() + random.uniform(0.1, 1.1) * interval_s) for job in jobs],
+        )
     with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE"))  # as it would have been long ago
 
@@ -76,10 +78,11 @@ class _Running:
             "deadline_at": self.created_at + timedelta(days=1), "created_at": self.created_at,
         }  # fmt: skip
 
-    def hold(self, user_id: str, number: int) -> Row:
+    def hold(self, user_id: str, number: int, count: int) -> Row:
         return {
             "id": new_id("led"), "user_id": user_id, "kind": EntryKind.HOLD, "amount": _PRICE,
-            "available_delta": -_PRICE, "held_delta": _PRICE, "available_after": 0, "held_after": _PRICE * number,
+            "available_delta": -_PRICE, "held_delta": _PRICE, "available_after": _PRICE * (count - number),
+            "held_after": _PRICE * number,
             "job_id": self.id, "reference": f"{self.id}:{EntryKind.HOLD}", "created_at": self.created_at,
         }  # fmt: skip
 

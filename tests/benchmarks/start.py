@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import text
 
-from tests.benchmarks.bench import LABELS, Bench, Database, Ground
+from tests.benchmarks.bench import LABELS, Bench, Ground
 from tests.benchmarks.harness import Figure, Goal, benchmark, compared, side_by_side
+from tests.benchmarks.services import Database
 from tests.infrastructure.environment import clean_environment
 
 _IMPORT = "import web.wsgi"
