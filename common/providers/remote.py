@@ -103,17 +103,23 @@ async def one_by_one(
     handles: Sequence[Handle], look: Callable[[Handle], Awaitable[PollVerdict]]
 ) -> dict[str, PollVerdict]:
     """Look at each generation with a call of its own; a call that fails spoils no other."""
+    if len(handles) == 1:  # nearly always, thousands of times a second: no task of its own
+        return {handles[0].provider_ref: await _guarded(look, handles[0])}
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def guarded(handle: Handle) -> PollVerdict:
-        try:
-            async with gate:
-                return await look(handle)
-        except (NotSent, Unanswered) as error:
-            return NoVerdict(message=str(error))
+    async def in_turn(handle: Handle) -> PollVerdict:
+        async with gate:
+            return await _guarded(look, handle)
 
-    verdicts = await asyncio.gather(*map(guarded, handles))
+    verdicts = await asyncio.gather(*map(in_turn, handles))
     return {handle.provider_ref: verdict for handle, verdict in zip(handles, verdicts, strict=True)}
+
+
+async def _guarded(look: Callable[[Handle], Awaitable[PollVerdict]], handle: Handle) -> PollVerdict:
+    try:
+        return await look(handle)
+    except (NotSent, Unanswered) as error:
+        return NoVerdict(message=str(error))
 
 
 # ---------------------------------------------------------------- messages

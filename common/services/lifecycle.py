@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import String, bindparam, case, delete, insert, literal, select, update
+from sqlalchemy import Integer, String, Text, bindparam, case, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from common import clock, queue
@@ -227,27 +227,32 @@ def still_running(session: Session, looked: Sequence[tuple[Claim, Running]]) -> 
             for claim, _ in sorted(looked, key=lambda pair: pair[0].job_id)  # as everywhere: see `_held`
         ],
     )
-    for claim, seen in looked:
-        if seen.progress is not None or seen.preview_url is not None:
-            _progressed(session, claim.job_id, seen)
+    told = [
+        {"of_job": claim.job_id, "progress_seen": _percent(seen), "preview_seen": seen.preview_url}
+        for claim, seen in sorted(looked, key=lambda pair: pair[0].job_id)
+        if seen.progress is not None or seen.preview_url is not None
+    ]
+    if told:
+        session.connection().execute(_PROGRESSED, told)
 
 
-def _progressed(session: Session, job_id: str, seen: Running) -> None:
-    values: dict[str, Any] = {}
-    if seen.progress is not None:
-        values["progress"] = max(0, min(99, seen.progress))
-    if seen.preview_url is not None:
-        values["preview_url"] = seen.preview_url
-    session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.status == Status.RUNNING)
-        .where(
-            *[]
-            if "progress" not in values
-            else [(Job.progress < values["progress"]) | (seen.preview_url is not None)]
-        )
-        .values(values)
+def _percent(seen: Running) -> int | None:
+    return None if seen.progress is None else max(0, min(99, seen.progress))
+
+
+_JOB = Job.metadata.tables[Job.__tablename__].c
+_FURTHER = _JOB.progress < bindparam("progress_seen", type_=Integer)
+_PREVIEW = bindparam("preview_seen", type_=Text)
+# Rows in which nothing would change are left alone: most looks tell nothing new.
+_PROGRESSED = (
+    update(Job.metadata.tables[Job.__tablename__])
+    .where(_JOB.id == bindparam("of_job"), _JOB.status == Status.RUNNING)
+    .where(_FURTHER | (_JOB.preview_url.is_distinct_from(_PREVIEW) & _PREVIEW.is_not(None)))
+    .values(
+        progress=case((_FURTHER, bindparam("progress_seen", type_=Integer)), else_=_JOB.progress),
+        preview_url=func.coalesce(_PREVIEW, _JOB.preview_url),
     )
+)
 
 
 def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
