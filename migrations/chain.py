@@ -33,7 +33,7 @@ class Rung:
 class Chain:
     """The revisions under `folder/versions`.
 
-    `broken` says why they cannot be loaded, if so; then only the head is known, from the file `HEAD`.
+    `broken` says why they cannot be loaded, if so; then the file `HEAD` names the head, and nothing their order.
     """
 
     def __init__(self, folder: Path = HERE) -> None:
@@ -57,7 +57,7 @@ class Chain:
 
     @cached_property
     def ids(self) -> frozenset[str]:
-        return frozenset(self.heads) | {script.revision for script in self.revisions}
+        return frozenset(self.heads) | self.files.keys()
 
     @property
     def aim(self) -> str:

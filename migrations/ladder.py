@@ -136,7 +136,7 @@ def _stamp(connection: Connection, chain: Chain, report_id: str) -> None:
     version.create(connection, checkfirst=True)
     connection.execute(version.delete())
     connection.execute(version.insert(), [{"version_num": head} for head in chain.heads])
-    for revision in sorted(chain.ids | chain.files.keys()):
+    for revision in sorted(chain.ids):
         reports.record(connection, chain, revision, 0, report_id)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text, update
+from sqlalchemy import Connection, Row, func, literal, select, table, text, update
 
 from common import clock
 from common.db import schema
@@ -44,7 +44,6 @@ LASTING = {
 }
 _ALWAYS_NAMED = {"user", "job"}
 
-# Tables that are gone, empty, or from which the present transaction has deleted.
 _SUSPECTS = text(
     "SELECT names.name FROM unnest(CAST(:names AS text[])) AS names(name)"
     " LEFT JOIN pg_class c ON c.relname = names.name AND c.relkind IN ('r', 'p')"
@@ -156,17 +155,28 @@ def check_kept(before: Rows, after: Rows) -> None:
 def loss_guard(before: Rows) -> Callable[..., None]:
     """Alembic's `on_version_apply` hook: RowsLost in a revision's own transaction, which is then rolled back.
 
-    Only for PostgreSQL, where every revision commits by itself; on SQLite the count at the end undoes all. A
-    table is counted only if this transaction deleted from it or emptied it: its locks are held meanwhile.
+    The count at the end would come too late on PostgreSQL, where every revision commits by itself. Only tables
+    that give cause for it are counted here: their locks are held meanwhile.
     """
+    kept = {name: count for name, count in before.items() if count}
 
     def check(*, ctx: Any, **_: Any) -> None:
-        connection: Connection = ctx.connection
-        if connection.dialect.name == "postgresql" and (kept := {n: c for n, c in before.items() if c}):
-            suspects = set(connection.scalars(_SUSPECTS, {"names": list(kept)}))
-            check_kept({name: kept[name] for name in suspects}, count_rows(connection, suspects))
+        suspects = _suspects(ctx.connection, kept) if kept else set()
+        check_kept({name: kept[name] for name in suspects}, count_rows(ctx.connection, suspects))
 
     return check
+
+
+def _suspects(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Tables that are gone or empty, or on PostgreSQL, which knows, that this transaction deleted from."""
+    if connection.dialect.name == "postgresql":
+        return set(connection.scalars(_SUSPECTS, {"names": list(names)}))
+    existing = schema.columns(connection).keys()
+    return {name for name in names if name not in existing or not _has_rows(connection, name)}
+
+
+def _has_rows(connection: Connection, name: str) -> bool:
+    return connection.execute(select(literal(1)).select_from(table(name)).limit(1)).first() is not None
 
 
 def kept_line(before: Rows) -> str:

@@ -45,7 +45,7 @@ def copy_in(backup: Path, path: Path) -> None:
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > end:
             raise MigrationError(f"another process has been writing to {path.name} for {_BUSY_S:g} s")
 
-    with _opened(backup, "ro") as source, _opened(path, "rwc") as target:
+    with _opened(backup, "ro") as source, _opened(path, "rwc", timeout_s=0) as target:
         source.backup(target, pages=_PAGES, progress=patiently, sleep=_RETRY_S)
 
 
@@ -83,8 +83,9 @@ def faults(path: Path) -> list[str]:
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None)
+def _opened(path: Path, mode: str, *, timeout_s: float = 5) -> Iterator[sqlite3.Connection]:
+    where = f"file:{quote(str(path))}?mode={mode}"
+    connection = sqlite3.connect(where, uri=True, isolation_level=None, timeout=timeout_s)
     try:
         yield connection
     finally:
