@@ -32,7 +32,7 @@ def accept(bench: Bench) -> Iterator[Figure]:
 
 def _measure(bench: Bench, kind: Database) -> Iterator[Figure]:
     ground = bench.platform(kind)
-    (web,) = ground.platform.start("web")
+    (web,) = ground.start("web")
     bare, bare_url = _start_bare(ground)
     seconds = bench.amount(5.0, 0.6)
     ours = _Side(web, Load(url=f"{ground.platform.url}/v1/jobs", tokens=ground.users(CLIENTS), body=BODY))

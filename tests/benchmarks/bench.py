@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -97,6 +97,13 @@ class Ground:
         """More environment for processes that are started from now on."""
         self.platform.group.environment.update(settings)
 
+    def start(self, *names: str) -> list[Process]:
+        """As `Platform.start`; workers have their children when this returns."""
+        started = self.platform.start(*names)
+        workers = [process for process in started if process.name == "worker"]
+        self.until(lambda: all(worker.children() for worker in workers), 60, what="the workers work")
+        return started
+
     def users(self, count: int) -> list[str]:
         """The tokens of so many new users with more credits than they can spend."""
         return [self.platform.user(credits=1_000_000_000).token for _ in range(count)]
@@ -150,8 +157,12 @@ def members(processes: Iterable[Process]) -> list[psutil.Process]:
 
 
 def cpu_s(processes: Iterable[psutil.Process]) -> float:
-    """Seconds of processor time that they have used so far."""
-    return sum(sum(process.cpu_times()[:2]) for process in processes if process.is_running())
+    """Seconds of processor time used so far by whole trees of processes, also by members that are gone."""
+    used = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # then its parent has taken its time over
+            used += sum(process.cpu_times()[:4])  # its own and that of children which have ended
+    return used
 
 
 def memory_mb(processes: Iterable[psutil.Process]) -> float:

@@ -34,7 +34,7 @@ def _measure(bench: Bench, kind: Database) -> list[float]:
     ground.set(
         BFL_BASE_URL=provider, BFL_API_KEY="bench", BFL_MAX_CONCURRENCY="100000", POLL_INTERVAL_S="3600"
     )
-    ground.platform.start()
+    ground.start()
     (token,) = ground.users(1)
     url = f"{ground.platform.url}/v1/jobs"
     count = bench.amount(300, 10)

@@ -35,7 +35,7 @@ def _measure(bench: Bench, kind: Database) -> Iterator[Figure]:
     ground = bench.platform(kind)
     provider = ground.provider(endless=True, latency_s=_LATENCY_S)
     ground.set(**settings_for(provider.address, interval_s))
-    ours = ground.platform.start(*(["worker"] * bench.options.workers), "web", "beat")
+    ours = ground.start(*(["worker"] * bench.options.workers), "web", "beat")
     ground.seed(jobs, interval_s)
     time.sleep(1.2 * interval_s)  # then the first look at each is over
     watch = _Watch(ground)

@@ -41,7 +41,7 @@ def storing(bench: Bench) -> Iterator[Figure]:
             STORAGE="cos", COS_BUCKET=cos.bucket, COS_DOMAIN=cos.host, COS_SCHEME="http",
             COS_SECRET_ID=cos.keys.secret_id, COS_SECRET_KEY=cos.keys.secret_key,
         )  # fmt: skip
-        started = ground.platform.start()
+        started = ground.start()
         user = ground.platform.user()
         workers = members(process for process in started if process.name == "worker")
 

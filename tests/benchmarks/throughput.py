@@ -49,7 +49,7 @@ def _measure(bench: Bench, kind: Database) -> Figure:
         BFL_MAX_CONCURRENCY="1000",
         POLL_INTERVAL_S="0.05",
     )
-    started = ground.platform.start()
+    started = ground.start()
     own_keys = bench.services.valkey.url.removesuffix("/0") + "/1"  # the same server, other queues
     chain = ground.platform.group.start_command("chain", _CHAIN, environment={"REDIS_URL": own_keys})
     tokens = ground.users(CLIENTS)
