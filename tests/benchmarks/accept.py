@@ -66,10 +66,9 @@ class _Side:
 
     def per_s(self, seconds: float) -> float:
         """Measure one round."""
-        members = self._process.tree()
-        before = cpu_s(members)
+        before = cpu_s(self._process.tree())
         answers = self._run(seconds)
-        self._cpu_s += cpu_s(members) - before
+        self._cpu_s += cpu_s(self._process.tree()) - before
         self._latencies += answers.latencies_s
         self.answered += answers.count
         return answers.per_s

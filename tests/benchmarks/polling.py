@@ -6,7 +6,7 @@ import bisect
 import json
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 from sqlalchemy import select
@@ -40,10 +40,10 @@ def _measure(bench: Bench, kind: Database) -> Iterator[Figure]:
     time.sleep(1.2 * interval_s)  # then the first look at each is over
     watch = _Watch(ground)
     meter = _Meter(
-        ours=members(ours),
-        workers=members(process for process in ours if process.name == "worker"),
-        database=bench.database_processes(kind),
-        provider=members([provider.process]),
+        ours=lambda: members(ours),
+        workers=lambda: members(process for process in ours if process.name == "worker"),
+        database=lambda: bench.database_processes(kind),
+        provider=lambda: members([provider.process]),
     )
     for _ in range(bench.amount(2, 1)):
         watch.note_due()
@@ -88,9 +88,9 @@ def _costs(where: str, meter: _Meter, polls: int) -> Iterator[Figure]:
 class _Meter:
     """Processor time of groups of processes, and the memory of `ours`, from its making to `stop`."""
 
-    def __init__(self, **groups: list[psutil.Process]) -> None:
+    def __init__(self, **groups: Callable[[], list[psutil.Process]]) -> None:
         self._groups = groups
-        self._before = {name: cpu_s(group) for name, group in groups.items()}
+        self._before = {name: cpu_s(group()) for name, group in groups.items()}
         self.began_at = self.ended_at = time.time()
         self.cpu_s: dict[str, float] = {}
         self.most_mb = 0.0
@@ -98,16 +98,17 @@ class _Meter:
 
     def look_for(self, seconds: float) -> None:
         """Look at the memory now and then, for so long."""
+        ours = self._groups["ours"]()
         until = time.monotonic() + seconds
         while (left_s := until - time.monotonic()) > 0:
-            self.most_mb = max(self.most_mb, memory_mb(self._groups["ours"]))
+            self.most_mb = max(self.most_mb, memory_mb(ours))
             time.sleep(min(_LOOK_S, left_s))
 
     def stop(self) -> None:
         """Add up what was used."""
         self.ended_at = time.time()
-        self.cpu_s = {name: cpu_s(group) - self._before[name] for name, group in self._groups.items()}
-        self.shared_once_mb = own_memory_mb(self._groups["ours"])
+        self.cpu_s = {name: cpu_s(group()) - self._before[name] for name, group in self._groups.items()}
+        self.shared_once_mb = own_memory_mb(self._groups["ours"]())
 
     @property
     def took_s(self) -> float:
