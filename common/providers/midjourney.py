@@ -173,13 +173,21 @@ class Midjourney(RemoteAdapter):
     async def _find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
         """Match `state` in the listing (TA: the latest 100) and in the queue (NZ only; section 9)."""
         listed = await self._send(http, "GET", "/task/list")
-        queued = None if _match(listed, submission) else await self._send(http, "GET", "/task/queue")
-        for reply in (listed, queued):
-            found = _match(reply, submission) if reply else None
-            if found is not None:
-                return Accepted(provider_ref=found)
+        found = _match(listed, submission)
+        if found is None:
+            found = _match(await self._send(http, "GET", "/task/queue"), submission)
+        if found is not None:
+            return await self._adopted(http, submission, found)
         asked = listed.status == 200 and isinstance(listed.json(), list)
         return NoVerdict(message="no task has this reference", gone=True) if asked else no_verdict(listed)
+
+    async def _adopted(self, http: Http, submission: Submission, task: JsonObject) -> Accepted:
+        """A found task. Its window may be open still: who lost the submit's answer never saw that it asks."""
+        provider_ref = str(ref(task.get("id")))
+        if task.get("status") == "MODAL":
+            proposed = text(obj(task.get("properties")).get("finalPrompt")) or text(task.get("prompt"))
+            await self._confirm(http, submission, provider_ref, proposed)
+        return Accepted(provider_ref=provider_ref)
 
     async def _cancel(self, http: Http, handle: Handle) -> bool:
         """TA with an admin's token: 200 and an empty body (section 9). NZ has no such call."""
@@ -317,10 +325,11 @@ def _has(message: str, parts: Sequence[str]) -> bool:
     return any(part in message.lower() for part in parts)
 
 
-def _match(reply: Reply, submission: Submission) -> str | None:
-    for task in items(reply.json()) if reply.status == 200 else []:
-        if obj(task).get("state") == submission.reference:
-            return ref(task.get("id"))
+def _match(reply: Reply, submission: Submission) -> JsonObject | None:
+    """The task with our reference."""
+    for task in map(obj, items(reply.json()) if reply.status == 200 else []):
+        if task.get("state") == submission.reference and ref(task.get("id")):
+            return task
     return None
 
 

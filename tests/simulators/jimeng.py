@@ -29,7 +29,7 @@ VERSION, REGION, SERVICE = "2022-08-31", "cn-north-1", "cv"
 SUBMIT, QUERY = "CVSync2AsyncSubmitTask", "CVSync2AsyncGetResult"
 IMAGE_LIFE_S, VIDEO_LIFE_S, RECORD_LIFE_S = 86_400.0, 3600.0, 12 * 3600.0  # section A4
 SKEW_S = 900.0  # not documented
-_QPS_WINDOW_S = 1.0
+_SOON_S = 0.01
 _LONGEST_SIDE = 1024  # of pictures really drawn, to be quick
 
 # HTTP status and text of every code (section A5).
@@ -70,7 +70,8 @@ class JimengAccount(Account):
 
     at_once: int = 2
     secret_key: str = "c2ltdWxhdGVkLXNlY3JldA=="
-    qps: int | None = None  # calls a second, looks among them
+    calls: int | None = None  # taken within `window_s`, looks among them
+    window_s: float = 1.0
     refusing: int | None = None  # a code of either table that every call is answered with
 
 
@@ -171,9 +172,9 @@ class Jimeng(Provider[JimengTask]):
         account = self.account
         if account.refusing is not None:
             raise _Refusal(account.refusing)
-        while self._recent and self._recent[0] < time.time() - _QPS_WINDOW_S:
+        while self._recent and self._recent[0] <= time.time() - account.window_s:
             self._recent.popleft()
-        if account.qps is not None and len(self._recent) >= account.qps:
+        if account.calls is not None and len(self._recent) >= account.calls:
             raise _Refusal(50429)
         self._recent.append(time.time())
 
@@ -208,7 +209,8 @@ class Jimeng(Provider[JimengTask]):
         """There is no code for an empty account but the one for all that is not permitted (section A5)."""
         if self.account.balance < price:
             raise _Refusal(50400)
-        self._under_way = [other for other in self._under_way if not other.is_over]
+        if len(self._under_way) >= self.account.at_once:
+            self._under_way = [other for other in self._under_way if not other.is_over]
         if len(self._under_way) >= self.account.at_once:
             raise _Refusal(50430)
         self._under_way.append(task)
@@ -273,7 +275,8 @@ class Jimeng(Provider[JimengTask]):
 
     async def _call_back(self, task: JimengTask) -> None:
         """Once, in the end, without a signature; whether it is tried again is not documented."""
-        await self.pause(task.done_at + 0.005 - time.time())  # not a little too early
+        while not task.is_over:
+            await self.pause(max(_SOON_S, task.done_at - time.time()))
         try:
             told = _answer(10000, self._look(task, task.hook_wants_urls))
         except _Refusal as refusal:

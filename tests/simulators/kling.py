@@ -14,6 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from aiohttp import web
@@ -31,7 +32,6 @@ URL_LIFE_S = 86_400.0  # files are kept 30 days, but their URLs die earlier (sec
 TASKS = "/tasks"
 _SURPLUS_S = 0.1  # films are a little longer than asked for
 _MONTH_S = 30 * 86_400.0
-_RATE_WINDOW_S = 1.0
 
 # HTTP status and text of every code (section 6).
 ERRORS: Mapping[int, tuple[int, str]] = {
@@ -79,7 +79,8 @@ class KlingAccount(Account):
     secret_key: str = "sk_simulated"
     webhook_secret: str = ""  # whsec_…; callbacks are signed where there is one
     postpaid: bool = False  # an empty account is in arrears instead of having used up its pack
-    submits_per_s: int | None = None
+    submits: int | None = None  # taken within `window_s`
+    window_s: float = 1.0
     refusing: int | None = None  # a code of section 6 that every call is answered with
 
 
@@ -100,11 +101,14 @@ class KlingTask(Generation):
 
     @property
     def status(self) -> str:
-        """The words of section 4.5 and 5.2."""
-        progress = self.progress()
-        if progress is None:
+        """As it is now."""
+        return self.status_at(time.time())
+
+    def status_at(self, moment: float) -> str:
+        """The words of sections 4.5 and 5.2."""
+        if moment < self.starts_at:
             return "submitted"
-        if progress < 1:
+        if moment < self.done_at:
             return "processing"
         return "failed" if self.reason else _WORDS[self.is_new]["done"]
 
@@ -114,19 +118,9 @@ class KlingTask(Generation):
         return next((texts[self.is_new] for name, texts in _REASONS.items() if self.wants(name)), "")
 
     @property
-    def changed_at(self) -> float:
-        """When its status changed last, in epoch seconds."""
-        return max(moment for moment in (self.made_at, *self.changes) if moment <= time.time())
-
-    @property
     def changes(self) -> tuple[float, float]:
         """When its status changes, in epoch seconds."""
         return self.starts_at, self.done_at
-
-    @property
-    def is_good(self) -> bool:
-        """Whether its results are there."""
-        return self.status == _WORDS[self.is_new]["done"]
 
 
 class Kling(Provider[KlingTask]):
@@ -151,6 +145,7 @@ class Kling(Provider[KlingTask]):
         self._by_reference: dict[tuple[str, str], KlingTask] = {}
         self._films: dict[str, KlingTask] = {}
         self._under_way: list[KlingTask] = []
+        self._places = 0  # that those under way have taken
         self._submitted: deque[float] = deque()
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
@@ -254,11 +249,8 @@ class Kling(Provider[KlingTask]):
         self._check_rate()
         if self.account.balance < task.units:
             raise _Refusal(1101 if self.account.postpaid else 1102)
-        self._under_way = [other for other in self._under_way if not other.is_over]
-        if sum(other.places for other in self._under_way) + task.places > self.account.at_once:
-            raise _Refusal(1303)
+        self._take_places(task)
         self._submitted.append(time.time())
-        self._under_way.append(task)
         if not task.reason:
             self.account.balance -= task.units
         self.generations[task.id] = task
@@ -268,10 +260,20 @@ class Kling(Provider[KlingTask]):
         if task.hook:
             self.spawn(self._call_back(task))
 
+    def _take_places(self, task: KlingTask) -> None:
+        """They are counted anew only where they seem to be used up."""
+        if self._places + task.places > self.account.at_once:
+            self._under_way = [other for other in self._under_way if not other.is_over]
+            self._places = sum(other.places for other in self._under_way)
+            if self._places + task.places > self.account.at_once:
+                raise _Refusal(1303)
+        self._places += task.places
+        self._under_way.append(task)
+
     def _check_rate(self) -> None:
-        while self._submitted and self._submitted[0] < time.time() - _RATE_WINDOW_S:
+        while self._submitted and self._submitted[0] <= time.time() - self.account.window_s:
             self._submitted.popleft()
-        if self.account.submits_per_s is not None and len(self._submitted) >= self.account.submits_per_s:
+        if self.account.submits is not None and len(self._submitted) >= self.account.submits:
             raise _Refusal(1302)
 
     def _new_id(self) -> str:
@@ -291,8 +293,8 @@ class Kling(Provider[KlingTask]):
         """The newest first."""
         number = _number(request.query.get("pageNum", "1"), 1, 1000)
         size = _number(request.query.get("pageSize", "30"), 1, 500)
-        newest = self._of_path[path][::-1]
-        return [self._told(task) for task in newest[(number - 1) * size : number * size]]
+        shown = islice(reversed(self._of_path[path]), (number - 1) * size, number * size)
+        return [self._told(task) for task in shown]
 
     def _some(self, request: web.Request, body: bytes) -> Any:
         """Several at once, by exactly one kind of id (section 5.2)."""
@@ -359,56 +361,54 @@ class Kling(Provider[KlingTask]):
 
     # ------------------------------------------------------------ what is told of a task
 
-    def _told(self, task: KlingTask, *, fresh: bool = False) -> dict[str, Any]:
-        """As both an answer and a callback say it; `fresh`: as the answer to its submit does."""
-        words = _WORDS[task.is_new]
-        times = {words["created"]: _ms(task.made_at), words["updated"]: _ms(task.changed_at)}
+    def _told(self, task: KlingTask, *, at: float | None = None, fresh: bool = False) -> dict[str, Any]:
+        """What holds `at` that moment, as answers and callbacks say it; `fresh`: as the answer to a submit does."""
+        moment = time.time() if at is None else at
+        words, status = _WORDS[task.is_new], task.status_at(moment)
+        changed_at = max((change for change in task.changes if change <= moment), default=task.made_at)
+        times = {words["created"]: _ms(task.made_at), words["updated"]: _ms(changed_at)}
         if task.is_new:
-            told = {"id": task.id, "status": task.status, **times, "external_id": task.reference or ""}
-            return told if fresh else told | self._result_of_new(task)
+            told = {"id": task.id, "status": status, **times, "external_id": task.reference or ""}
+            return told if fresh else told | self._result_of_new(task, status)
         info: dict[str, Any] = {"external_task_id": task.reference} if task.reference else {}
         if task.parent:
             info |= {"parent_video": {"id": task.parent}}
-        told = {"task_id": task.id, "task_status": task.status, "task_info": info, **times}
-        return told if fresh else told | {"task_status_msg": ""} | self._result_of_legacy(task)
+        told = {"task_id": task.id, "task_status": status, "task_info": info, **times}
+        return told if fresh else told | self._result_of_legacy(task, status)
 
-    def _result_of_legacy(self, task: KlingTask) -> dict[str, Any]:
-        if task.status == "failed":
-            return {"task_status_msg": task.reason}
-        if not task.is_good:
-            return {}
+    def _result_of_legacy(self, task: KlingTask, status: str) -> dict[str, Any]:
+        if status != "succeed":
+            return {"task_status_msg": task.reason if status == "failed" else ""}
         urls = self._results(task)
         if task.video_s is None:
-            result: dict[str, Any] = {
-                "images": [
-                    {"index": index, "url": url, "watermark_url": self._marked(task, url)}
-                    for index, url in enumerate(urls)
-                ]
-            }
+            pictures = [
+                {"index": index, "url": url, "watermark_url": self._marked(task, url)}
+                for index, url in enumerate(urls)
+            ]
+            result: dict[str, Any] = {"images": pictures}
         else:
-            result = {
-                "videos": [self._film(task, url, film) for url, film in zip(urls, task.films, strict=True)]
-            }
+            films = [self._film(task, url, film) for url, film in zip(urls, task.films, strict=True)]
+            result = {"videos": films}
         return {
+            "task_status_msg": "",
             "final_unit_deduction": f"{task.units:g}",
             "final_balance_deduction": {"quota": "0", "list_price": "0"},
             "watermark_info": {"enabled": task.watermark},
             "task_result": result,
         }
 
-    def _result_of_new(self, task: KlingTask) -> dict[str, Any]:
-        if not task.is_good:
-            return {"message": task.reason if task.status == "failed" else "", "outputs": [], "billing": []}
-        urls = self._results(task)
+    def _result_of_new(self, task: KlingTask, status: str) -> dict[str, Any]:
+        if status != "succeeded":
+            return {"message": task.reason if status == "failed" else "", "outputs": [], "billing": []}
         bill = {
             "charge_type": "unit",
             "package_type": "video",
             "amount": f"{task.units:g}",
             "list_price": "0",
         }
-        outputs: list[dict[str, Any]] = [
+        outputs = [
             {"type": "video", **self._film(task, url, film)}
-            for url, film in zip(urls, task.films, strict=True)
+            for url, film in zip(self._results(task), task.films, strict=True)
         ]
         return {"message": "", "outputs": outputs, "billing": [bill]}
 
@@ -437,8 +437,8 @@ class Kling(Provider[KlingTask]):
     async def _call_back(self, task: KlingTask) -> None:
         """At every change of the status, once; whether the real service tries again is not documented."""
         for moment in (task.made_at, *task.changes):
-            await self.pause(moment + 0.005 - time.time())  # not a little too early
-            body = json.dumps(self._told(task), ensure_ascii=False).encode()
+            await self.pause(moment - time.time())
+            body = json.dumps(self._told(task, at=moment), ensure_ascii=False).encode()
             headers = self._signed(body)
             for _ in range(self.repeats):
                 task.hooked += 1

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, TypeAlias
 
 from aiohttp import web
@@ -39,6 +40,7 @@ _DIMENSIONS = ("PORTRAIT", "SQUARE", "LANDSCAPE")
 _CHANGEABLE = ("IMAGINE", "VARIATION", "REROLL", "BLEND")
 _CHANGE = re.compile(r"(\S+) (?:([UV])([1-4])|R)")
 _PREVIEW_SIDE = 256
+_SOON_S = 0.01
 
 Body: TypeAlias = dict[str, Any]
 Work: TypeAlias = Callable[[web.Request, Body], web.Response]
@@ -317,8 +319,7 @@ class Midjourney(Provider[MidjourneyTask]):
     def _enqueue(self, task: MidjourneyTask) -> web.Response | None:
         """Give the task its place; the answer where there is none (section 4)."""
         account = self.account
-        self._under_way = [other for other in self._under_way if other.occupies]
-        ends = sorted(other.done_at for other in self._under_way)
+        ends = self._ends()
         waiting = len(ends) - account.at_once
         if task.wants("full") or waiting >= account.queue:
             return _said(23 if self.dialect == "NZ" else 9, "队列已满，请稍后尝试", None, _INSTANCE)
@@ -328,6 +329,14 @@ class Midjourney(Provider[MidjourneyTask]):
         account.balance -= 1
         self._under_way.append(task)
         return None
+
+    def _ends(self) -> list[float]:
+        """When what is under way will be over, as far as anybody has to wait for it."""
+        limit = min(self.account.at_once, self.account.user_at_once or self.account.at_once)
+        if len(self._under_way) < limit:
+            return []
+        self._under_way = [other for other in self._under_way if other.occupies]
+        return sorted(other.done_at for other in self._under_way)
 
     def _accepted(self, task: MidjourneyTask) -> web.Response:
         before = len(self._under_way) - self.account.at_once
@@ -339,7 +348,7 @@ class Midjourney(Provider[MidjourneyTask]):
     def _ask_back(self, task: MidjourneyTask) -> web.Response:
         self._keep(task)
         if task.hook:
-            self.spawn(self._call_hook(task))
+            self.spawn(self._call_hook(task, self._told(task)))
         told = {"finalPrompt": task.final_prompt, "remix": task.remix}
         return _said(21, "Waiting for window confirm", task.id, told)
 
@@ -367,10 +376,8 @@ class Midjourney(Provider[MidjourneyTask]):
         return json_answer([self._told(self._known[known]) for known in wanted if known in self._known])
 
     def _list(self, request: web.Request, body: Body) -> web.Response:
-        newest = list(reversed(self._known.values()))
-        return json_answer(
-            [self._told(task) for task in (newest[:LISTED] if self.dialect == "TA" else newest)]
-        )
+        shown = islice(reversed(self._known.values()), LISTED if self.dialect == "TA" else None)
+        return json_answer([self._told(task) for task in shown])
 
     def _queue(self, request: web.Request, body: Body) -> web.Response:
         return json_answer([self._told(task) for task in self._known.values() if task.status == "NOT_START"])
@@ -391,7 +398,7 @@ class Midjourney(Provider[MidjourneyTask]):
         if task is not None and task.status not in ("SUCCESS", "FAILURE"):
             task.canceled = True
             if task.hook:
-                self.spawn(self._call_hook(task))
+                self.spawn(self._call_hook(task, self._told(task)))
         return web.Response()
 
     def _told(self, task: MidjourneyTask) -> dict[str, Any]:
@@ -439,22 +446,21 @@ class Midjourney(Provider[MidjourneyTask]):
             self.spawn(self._follow_with_hook(task))
 
     async def _follow_with_hook(self, task: MidjourneyTask) -> None:
-        """Tell of every change. NZ tells some of them twice; nothing is tried again."""
-        told = -1
-        for moment in task.moments:
-            await self.pause(moment + 0.005 - time.time())  # not a little too early
-            if task.canceled:
-                return
+        """Tell of every change. NZ tells each of them twice; nothing is tried again."""
+        told, sent = -1, ""
+        while sent not in ("SUCCESS", "FAILURE") and not task.canceled:
             if (rank := task.rank) > told:
-                told = rank
+                body = self._told(task)
+                told, sent = rank, body["status"]
                 for _ in range(2 if self.dialect == "NZ" else 1):
-                    await self._call_hook(task)
-            if task.status in ("SUCCESS", "FAILURE"):
-                return
+                    await self._call_hook(task, body)
+                continue
+            now = time.time()
+            await self.pause(min((then - now for then in task.moments if then > now), default=_SOON_S))
 
-    async def _call_hook(self, task: MidjourneyTask) -> None:
+    async def _call_hook(self, task: MidjourneyTask, body: Body) -> None:
         task.hooked += 1
-        await self.call_back(task.hook, json.dumps(self._told(task), ensure_ascii=False).encode())
+        await self.call_back(task.hook, json.dumps(body, ensure_ascii=False).encode())
 
 
 _INSTANCE = {"discordInstanceId": "1118"}
@@ -492,4 +498,6 @@ def _makes(task: MidjourneyTask) -> Iterable[tuple[str, Callable[[], bytes]]]:
         yield "final.png", partial(png, task.picture(), *task.cell)
     else:
         films = 1 if task.action == "VIDEO_UPSCALE" else 4
-        yield from ((f"{n}.mp4", partial(mp4, f"{task.prompt} {task.id} {n}", _VIDEO_S)) for n in range(films))
+        yield from (
+            (f"{n}.mp4", partial(mp4, f"{task.prompt} {task.id} {n}", _VIDEO_S)) for n in range(films)
+        )

@@ -134,10 +134,10 @@ class MidjourneyTask(Generation):
 
     @property
     def rank(self) -> int:
-        """The sender's ordering guard (section 8)."""
+        """The sender's ordering guard (section 8), in steps of what can be seen of the drawing."""
         order = {"NOT_START": 0, "MODAL": 0, "SUBMITTED": 1, "IN_PROGRESS": 3}
         rank = order.get(self.status, 1000)
-        return rank + self.percent if self.status == "IN_PROGRESS" else rank
+        return rank + (self.preview_step or 0) if rank == order["IN_PROGRESS"] else rank
 
     @property
     def progress_text(self) -> str:

@@ -192,6 +192,17 @@ def test_midjourney_is_asked_by_state(answers: list[Any], expected: tuple[type, 
 
 
 @pytest.mark.parametrize(
+    "answer", [reply(200, {"code": 1, "result": "7"}), reply(200, {"code": 4}), Unanswered("x")]
+)
+def test_a_found_task_that_still_asks_is_answered(answer: Any) -> None:
+    asks = {**MINE, "status": "MODAL", "prompt": "a cat", "properties": {"finalPrompt": "a cat --v 7"}}
+    http = FakeHttp(reply(200, [OTHER, asks]), answer)
+    like(run(adapter("midjourney").find(http, submission("midjourney/action"))), Accepted, provider_ref="7")
+    assert http.sent[1].url == "http://proxy.example:8080/mj/submit/modal"
+    assert http.sent[1].json == {"taskId": "7", "prompt": "a cat --v 7", **HOOKS}
+
+
+@pytest.mark.parametrize(
     ("answer", "confirmed"),
     [(reply(200), True), (reply(200, {"code": 1}), True), (reply(200, b"<html>"), False), (reply(400, b"no"), False),
      (reply(404), False), (reply(200, {"code": 4}), False)],
