@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from threading import BoundedSemaphore
 from typing import ParamSpec, TypeVar
 
@@ -17,5 +18,15 @@ T = TypeVar("T")
 def aside(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `call` returns or raises; it runs in a thread of its own and must touch neither request nor database."""
     with _turn:
-        result: T = gevent.get_hub().threadpool.apply(call, args, kwargs)
-        return result
+        outcome: Future[T] = gevent.get_hub().threadpool.apply(_settled, (lambda: call(*args, **kwargs),))
+    return outcome.result()
+
+
+def _settled(call: Callable[[], T]) -> Future[T]:
+    """How it went, as a value: gevent would print what is raised."""
+    outcome: Future[T] = Future()
+    try:
+        outcome.set_result(call())
+    except Exception as error:
+        outcome.set_exception(error)
+    return outcome

@@ -12,7 +12,7 @@ from flask import request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
-from common.errors import InvalidInput, MalformedRequest
+from common.errors import InvalidInput, MalformedRequest, TooLarge
 
 MAX_DEPTH = 64
 _MOST_VALUES = 100_000  # a body of nothing but brackets would else take a hundred times its size in memory
@@ -104,11 +104,24 @@ def _shown(name: str) -> str:
 # ---------------------------------------------------------------- body and query
 
 
+def raw_body() -> bytes:
+    """The request's body. Raises TooLarge, also for one that did not say its length: werkzeug would cut that off."""
+    most = request.max_content_length
+    if most is None:
+        return request.get_data(cache=False)
+    if request.content_length is None:
+        request.max_content_length = most + 1
+    raw = request.get_data(cache=False)
+    if len(raw) > most:
+        raise TooLarge
+    return raw
+
+
 def body_object() -> dict[str, Any]:
     """The request's body as an object whose values can be stored. Raises MalformedRequest, InvalidInput
     or UnsupportedMediaType."""
     _require_json()
-    value = parse_json(request.get_data(cache=False))
+    value = parse_json(raw_body())
     if not isinstance(value, dict):
         raise MalformedRequest("The body must be a JSON object.")
     check_values(value)

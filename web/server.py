@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import warnings
 from typing import Any
 
 import gevent
+from gevent.monkey import MonkeyPatchWarning
 from gunicorn import util
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
@@ -27,9 +29,15 @@ class Worker(GeventWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._idle: set[_Idle] = set()
 
+    def patch(self) -> None:
+        """Patch what the master has left to its workers, and say nothing about the rest being patched already."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MonkeyPatchWarning)
+            super().patch()
+
     def timeout_ctx(self) -> _Idle:
-        """Bounds the wait for the next request on a connection."""
-        return _Idle(self.cfg.keepalive, self._idle)
+        """Bounds the wait for the next request on a connection: briefly for one that was busy when the stop began."""
+        return _Idle(_IDLE_S if stopping.is_set() else self.cfg.keepalive, self._idle)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: answer what has begun, keep nobody waiting for a job, and hang up on the idle."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, request
+from flask import Blueprint
 
 from common.db import transaction
 from common.errors import AppError, NotFound
 from common.services import jobs
 from web import shapes
 from web.endpoints import SMALL_BODY, Access, endpoint
-from web.parsing import check_values, parse_json
+from web.parsing import check_values, parse_json, raw_body
 
 blueprint = Blueprint("callbacks", __name__)
 
@@ -20,7 +20,7 @@ blueprint = Blueprint("callbacks", __name__)
 @endpoint(access=Access.ANYONE, returns=shapes.Ok, errors=(404, 413), max_bytes=SMALL_BODY)
 def called(token: str) -> dict[str, Any]:
     """Tell that a generation has news. The body may be anything; it is not believed."""
-    body = _hint(request.get_data(cache=False))
+    body = _hint(raw_body())
     with transaction() as session:
         if jobs.called_back(session, token, body) is None:
             raise NotFound
