@@ -8,7 +8,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from tests.infrastructure.client import ENDED, Client, Refused
 
@@ -58,14 +57,16 @@ def _advance(progress: Progress, bar: TaskID, job: dict[str, Any]) -> None:
         progress.stop_task(bar)
 
 
-def _table(jobs: list[dict[str, Any]]) -> Table:
-    table = Table("job", "provider", "seconds", "credits", "URL", box=None, pad_edge=False)
+def _table(jobs: list[dict[str, Any]]) -> str:
+    """Aligned text and not a table of rich's, which would cut URLs to fit a terminal."""
+    rows = [("job", "provider", "seconds", "credits", "URL")]
     for job in jobs:
-        urls = "\n".join(artifact["url"] for artifact in job["artifacts"]) or job["status"]
-        table.add_row(job["id"], job["provider"], _seconds(job), str(job["cost"]["charged"]), urls)
-    for column in table.columns:
-        column.no_wrap, column.overflow = True, "ignore"
-    return table
+        urls = [artifact["url"] for artifact in job["artifacts"]] or [job["status"]]
+        rows.append((job["id"], job["provider"], _seconds(job), str(job["cost"]["charged"]), urls[0]))
+        rows += [("", "", "", "", url) for url in urls[1:]]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ("  ".join([*map(str.ljust, row[:4], widths), row[4]]).rstrip() for row in rows)
+    return "\n" + "\n".join(lines)
 
 
 def _seconds(job: dict[str, Any]) -> str:
