@@ -37,6 +37,7 @@ class Platform:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
+        self._serving: list[Process] = []
         self.admin = Client(self.url, f"sk-admin-{secrets.token_hex(16)}")
         self.group = ProcessGroup(
             folder,
@@ -67,6 +68,7 @@ class Platform:
     def start(self, *names: str) -> list[Process]:
         """Start these processes of the Procfile, without a name all three; a `web` answers when this returns."""
         started = [self.group.start(name) for name in names or ("web", "worker", "beat")]
+        self._serving = [process for process in self._serving if process.is_running] + started
         if any(process.name == "web" for process in started):
             self.group.wait_until(self.answers, START_S, what="the API answers")
         return started
@@ -81,9 +83,9 @@ class Platform:
             return False
 
     def require_life(self) -> None:
-        """Raise StartError when a process that serves has ended by itself with an error."""
-        for process in self.group.processes:
-            if process.name != "release" and not process.is_running and process.exit_code:
+        """Raise StartError when a process has ended that was running at the last start."""
+        for process in self._serving:
+            if not process.is_running:
                 raise StartError(f"{process.name} ended: {tail(process.log, 3)} (all of it: {process.log})")
 
     def command(self, *arguments: str) -> str:
