@@ -6,6 +6,7 @@ a third of a second), so tests may run side by side without names or locks in co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from tests.infrastructure.valkey import Valkey
 isolate()  # before any test module is imported: some read settings at import
 
 # How long an example takes says more about the machine's load than about us; pytest-timeout catches what hangs.
-hypothesis.settings.register_profile("wxiai", deadline=None)
+# Where CI is set the examples are the same in every run; elsewhere each run tries new ones, and those that failed.
+hypothesis.settings.register_profile("wxiai", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("wxiai")
 
 
