@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from common.storage import LocalStorage, storage
+from common.storage import storage
+from tests.infrastructure.databases import Released
+from tests.infrastructure.inside import configured
 from tests.integration.web.api import Api
+from web.app import create_app
 
 CONTENT = bytes(range(256)) * 40
 Kept = Callable[[str], str]
@@ -90,10 +93,17 @@ def test_nothing_else_is_served(nobody: Api, keep: Kept, media: Path, tmp_path: 
         assert nobody.ask("GET", f"/media/{path}").status == 404, path
 
 
-def test_with_results_elsewhere_nothing_is_served(
-    nobody: Api, keep: Kept, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = keep("artifacts/a.png")
-    assert isinstance(storage(), LocalStorage)
-    monkeypatch.setattr("web.api.media.storage", object)
-    assert nobody.ask("GET", path).status == 404
+def test_with_results_elsewhere_nothing_is_served(released: Released, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(CONTENT)
+    settings = {"DATABASE_URL": released.sqlite(tmp_path / "webui.db"), "MEDIA_DIR": str(tmp_path)}
+    elsewhere = {
+        "STORAGE": "cos",
+        "COS_BUCKET": "b-1",
+        "COS_REGION": "ap-guangzhou",
+        "COS_SECRET_ID": "i",
+        "COS_SECRET_KEY": "k",
+    }
+    with configured(settings):
+        assert Api(app=create_app()).ask("GET", "/media/a.png").status == 200
+    with configured(settings | elsewhere):
+        assert Api(app=create_app()).ask("GET", "/media/a.png").status == 404

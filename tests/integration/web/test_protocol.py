@@ -46,8 +46,8 @@ def test_one_users_sign_ins_do_not_hold_up_another(user: Api) -> None:
         body = {"email": f"{number}@example.com", "password": "wrong"}
         return Api(url=user.url).ask("POST", "/v1/auth/signin", body, timeout_s=60).status
 
-    with ThreadPoolExecutor(6) as pool:
-        knocks = [pool.submit(knock, number) for number in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        knocks = [pool.submit(knock, number) for number in range(4)]
         took = []
         while not all(each.done() for each in knocks):
             took.append(user.ask("GET", "/healthz").took_s)

