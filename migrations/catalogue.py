@@ -77,7 +77,14 @@ def _missing_indexes(inspector: Inspector, connection: Connection, table: sa.Tab
         columns = tuple(column.name for column in index.columns)
         serving = [unique for there, unique in covered if there == columns and (unique or not index.unique)]
         if index.name not in names and not (serving and _is_plain(index)) and set(columns) <= have:
-            yield index
+            yield _copy(index)
+
+
+def _copy(index: sa.Index) -> sa.Index:
+    """One that its finder may change without changing the model."""
+    assert index.table is not None
+    copies = index.table.to_metadata(sa.MetaData()).indexes
+    return next((copy for copy in copies if copy.name == index.name), index)
 
 
 def _covered(inspector: Inspector, table: str) -> Iterator[tuple[tuple[str | None, ...], bool]]:
@@ -103,13 +110,9 @@ def _unique_constraints(table: sa.Table) -> Iterator[sa.Index]:
         for constraint in table.constraints:
             if isinstance(constraint, sa.UniqueConstraint):
                 names = "_".join(column.name for column in constraint.columns)
-                yield _detached(f"uq_{table.name}_{names}", table, constraint)
-
-
-def _detached(name: str, table: sa.Table, constraint: sa.UniqueConstraint) -> sa.Index:
-    """An index on a copy of the table, or it would belong to the model from now on."""
-    copy = table.to_metadata(sa.MetaData())
-    return sa.Index(name, *(copy.columns[column.name] for column in constraint.columns), unique=True)
+                copy = table.to_metadata(sa.MetaData())  # or the index would belong to the model from now on
+                columns = (copy.columns[column.name] for column in constraint.columns)
+                yield sa.Index(f"uq_{table.name}_{names}", *columns, unique=True)
 
 
 def _invalid_indexes(connection: Connection) -> list[tuple[str, str]]:

@@ -69,7 +69,9 @@ class Chain:
         known = tuple(revision for revision in db if revision in self.ids)
         if self.broken or not known:
             return set(known)
-        return {script.revision for script in self.script.iterate_revisions(known, "base")}
+        # One by one: together, Alembic would refuse revisions of which one is behind another.
+        walks = (self.script.iterate_revisions(name, "base") for name in known)
+        return {script.revision for walk in walks for script in walk}
 
     def pending(self, db: Iterable[str]) -> list[Script]:
         """What an upgrade from `db` would run, in order."""

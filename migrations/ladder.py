@@ -120,7 +120,7 @@ def _create_all(connection: Connection, chain: Chain, report_id: str, error: str
             METADATA.create_all(connection)
             _stamp(connection, chain, report_id)
             return Climb(CREATE_ALL, error, degraded=_is_incomplete(connection))
-        _add_missing(connection)
+        add_missing(connection)
         _is_incomplete(connection)
         return Climb(CREATE_ALL, error, degraded=True)
 
@@ -140,7 +140,7 @@ def _stamp(connection: Connection, chain: Chain, report_id: str) -> None:
         reports.record(connection, chain, revision, 0, report_id)
 
 
-def _add_missing(connection: Connection) -> None:
+def add_missing(connection: Connection) -> None:
     """Add missing tables, and missing columns that need no value in the rows that exist."""
     missing = schema.missing_columns(schema.columns(connection), METADATA)
     existing = schema.columns(connection).keys()

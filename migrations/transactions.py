@@ -28,6 +28,20 @@ def attempt(connection: Connection) -> Iterator[None]:
     connection.commit()
 
 
+@contextmanager
+def outside(connection: Connection) -> Iterator[None]:
+    """PostgreSQL, for CONCURRENTLY: no transaction, what came before is committed, and locks are waited for."""
+    connection.commit()
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        connection.exec_driver_sql("SET lock_timeout = 0")
+        yield
+    finally:
+        connection.exec_driver_sql("RESET lock_timeout")
+        connection.commit()
+        connection.execution_options(isolation_level=connection.default_isolation_level)
+
+
 def checkpoint(connection: Connection) -> None:
     """Let others see what was done, where that is possible without giving up the guard."""
     if connection.dialect.name != "sqlite":

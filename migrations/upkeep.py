@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import click
@@ -9,12 +11,13 @@ import click
 from common.db import schema
 from common.settings import Settings, settings
 from migrations import backup as backups
+from migrations import repair as repairing
 from migrations import restore as restoring
 from migrations import verify as verification
 from migrations.chain import Chain
 from migrations.console import as_json, finish, plainly, show
 from migrations.errors import MigrationError
-from migrations.outcomes import Exit
+from migrations.outcomes import Exit, Outcome
 from migrations.state import look
 
 
@@ -88,4 +91,38 @@ def verify(machine: bool) -> None:
     raise click.exceptions.Exit(int(Exit.OK if found.is_clean else Exit.FAILED))
 
 
-commands: list[click.Command] = [backup, restore, verify]
+@click.command()
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@as_json
+@plainly
+def repair(yes: bool, machine: bool) -> None:
+    """Find out what is wrong with the schema, show a plan, and after a backup carry it out.
+
+    Works where the version table is empty, wrong, or names a revision that nobody knows; where a revision was
+    half applied; where a table, a column or an index is missing. Nothing is dropped but what an interrupted
+    rebuild left. Asks first on a terminal, and does nothing without --yes anywhere else.
+
+    Exit codes: 0 the database is whole, 1 something is left (said what), 3 timed out waiting, 5 refused.
+
+    \b
+    Example:
+      python -m migrations repair          # the plan, and a question
+      python -m migrations repair --yes
+    """
+    given, chain = settings(), Chain()
+    plan = repairing.plan(given.database_url, chain)
+    if not machine:
+        click.echo("\n".join(plan.lines()))
+    if not plan.steps:
+        outcome = repairing.nothing_to_do(given, chain)
+    elif yes or (not machine and sys.stdin.isatty() and click.confirm("Do this?")):
+        outcome = repairing.repair(given, chain, plan)
+    else:
+        outcome = Outcome(Exit.FAILED, "planned", "nothing was done: --yes does it")
+    if machine:
+        click.echo(json.dumps({**plan.as_json(), "outcome": outcome.as_json()}))
+        raise click.exceptions.Exit(int(outcome.code))
+    finish(outcome, machine)
+
+
+commands: list[click.Command] = [backup, restore, verify, repair]

@@ -193,7 +193,7 @@ def test_last_rung_never_invents_access(given: Settings, engine: sa.Engine) -> N
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE tool (id TEXT, user_id TEXT, name TEXT)")
         connection.exec_driver_sql("INSERT INTO tool VALUES ('t', 'u', 'mine')")
-        ladder._add_missing(connection)
+        ladder.add_missing(connection)
     names = {column["name"] for column in sa.inspect(engine).get_columns("tool")}
     assert "access_control" not in names
 
