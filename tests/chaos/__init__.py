@@ -1,0 +1,1 @@
+"""Kill, pause and flush everything under load, then prove that nothing was lost or doubled."""

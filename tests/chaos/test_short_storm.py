@@ -1,0 +1,22 @@
+"""A short storm in every test run; `make chaos` is the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.proof import findings
+from tests.chaos.storm import Database, Storm
+
+SECONDS, JOBS = 15.0, 30
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("database", "seed"), [("sqlite", 1), ("postgresql", 2)])
+def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path, database: Database, seed: int) -> None:
+    with Storm(tmp_path, seed, database, JOBS) as storm:
+        storm.run(SECONDS)
+        wrong, ends = findings(storm)
+        assert wrong == [], f"{storm.broken}\n{ends}\n{storm.platform.group.report()}"
+        assert len(storm.sent) == JOBS
