@@ -23,8 +23,10 @@ from sqlalchemy import (
     Select,
     String,
     bindparam,
+    case,
     func,
     insert,
+    literal,
     outerjoin,
     select,
     true,
@@ -44,8 +46,8 @@ from common.words import TERMINAL, Outcome, Status, Step
 
 LATE_ANSWER = "answer"  # in an attempt's memo: what the provider said to a worker that had lost its lease
 _PROBE_WITHIN_S = 60.0  # after its pause a half-open account may wait so long before somebody has to try it
-_TOPS = 2  # jobs of each user for each model that are looked at first
 _PILES = 1000  # users times models that are looked at; with more of them, the oldest jobs as well
+_TOPS = 400  # jobs that are looked at first, spread evenly over the piles, at least two of each
 _STEPS = JobStep.metadata.tables[JobStep.__tablename__]
 
 
@@ -439,15 +441,16 @@ def _turns(session: Session, rooms: list[Room], in_flight: Mapping[str, int], li
 
     def more(user_id: str, models: list[str]) -> list[Waiting]:
         wanted = [model for model in models if any(room.is_open and model in room.models for room in rooms)]
-        if not wanted:
-            return []
-        return _jobs(read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=limit + _TOPS))
+        return (
+            _jobs(read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=_TOPS)) if wanted else []
+        )
 
     models = sorted({model for room in rooms for model in room.models})
-    rows = read(_firsts(dialect), models=models, most=_TOPS)
-    if len({row[:2] for row in rows}) == _PILES:
+    rows = read(_firsts(dialect), models=models)
+    piles = len({row[:2] for row in rows})
+    if piles == _PILES:
         rows += read(_oldest(), models=models, most=limit)
-    return Turns(_jobs(rows), _TOPS, in_flight, more)
+    return Turns(_jobs(rows), max(2, _TOPS // max(1, piles)), in_flight, more)
 
 
 def _jobs(rows: Iterable[Row[Any]]) -> list[Waiting]:
@@ -459,7 +462,7 @@ def _jobs(rows: Iterable[Row[Any]]) -> list[Waiting]:
 
 @cache
 def _firsts(dialect: str) -> Select[Any]:
-    """The first `most` jobs of every pile: waiting jobs of one user for one model.
+    """The first jobs of every pile: waiting jobs of one user for one model.
 
     From pile to pile it goes along the index of what waits: the next model, in it the next user, and so on. So it
     costs as much as there are piles, however deep. Rows: user, model, and a job; or none, if no job fits.
@@ -471,16 +474,17 @@ def _firsts(dialect: str) -> Select[Any]:
     after = _smallest(JobStep.user_id, JobStep.model == users.c.model, JobStep.user_id > users.c.user_id)
     users = users.union_all(select(users.c.model, after).where(users.c.user_id.is_not(None)))
     piles = select(users).where(users.c.user_id.is_not(None)).limit(_PILES).cte("piles")
-    return _firsts_in(piles, dialect)
+    even = select(literal(_TOPS) // func.count()).select_from(piles).scalar_subquery()
+    return _firsts_in(piles, case((even > 2, even), else_=2), dialect)
 
 
 @cache
 def _firsts_of_a_user(dialect: str) -> Select[Any]:
-    """The same for `user` alone."""
+    """The same for `user` alone: the first `most` jobs of each pile."""
     each = _waiting_models()
     user_id = bindparam("user", type_=String).label("user_id")
     piles = select(each.c.model, user_id).where(each.c.model.in_(_MODELS)).cte("piles")
-    return _firsts_in(piles, dialect)
+    return _firsts_in(piles, _MOST, dialect)
 
 
 @cache
@@ -494,12 +498,12 @@ def _oldest() -> Select[Any]:
     )
 
 
-def _firsts_in(piles: CTE, dialect: str) -> Select[Any]:
+def _firsts_in(piles: CTE, most: Any, dialect: str) -> Select[Any]:
     of_pile = (
         select(JobStep.job_id)
         .where(JobStep.model == piles.c.model, JobStep.user_id == piles.c.user_id, *_FITTING)
         .order_by(JobStep.priority.desc(), JobStep.created_at)
-        .limit(_MOST)
+        .limit(most)
         .correlate(piles)
     )
     job = aliased(JobStep)
