@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Subquery,
+    bindparam,
     case,
     func,
     insert,
@@ -111,6 +113,26 @@ def _open_account(session: Session, user_id: str) -> None:
     session.execute(dialect.insert(CreditAccount).values(row).on_conflict_do_nothing())
 
 
+_ACCOUNT = CreditAccount.metadata.tables[CreditAccount.__tablename__]
+_MORE, _MORE_HELD = bindparam("more", type_=BigInteger), bindparam("more_held", type_=BigInteger)
+# Built once: building them for each movement would take longer than running them.
+_MOVE = (
+    update(_ACCOUNT)
+    .where(
+        _ACCOUNT.c.user_id == bindparam("of_user"),
+        _ACCOUNT.c.available + _MORE >= 0,
+        _ACCOUNT.c.held + _MORE_HELD >= 0,
+    )
+    .values(
+        available=_ACCOUNT.c.available + _MORE,
+        held=_ACCOUNT.c.held + _MORE_HELD,
+        updated_at=bindparam("at", type_=_ACCOUNT.c.updated_at.type),
+    )
+    .returning(_ACCOUNT.c.available, _ACCOUNT.c.held)
+)
+_WRITE = insert(CreditAccount.metadata.tables[LedgerEntry.__tablename__])
+
+
 def _move(
     session: Session,
     kind: EntryKind,
@@ -127,15 +149,7 @@ def _move(
     """Change the balance if it stays at or above zero, and write the line that says so."""
     now = clock.now()
     after = session.execute(
-        update(CreditAccount)
-        .where(
-            CreditAccount.user_id == user_id,
-            CreditAccount.available + available >= 0,
-            CreditAccount.held + held >= 0,
-        )
-        .values(available=CreditAccount.available + available, held=CreditAccount.held + held, updated_at=now)
-        .returning(CreditAccount.available, CreditAccount.held)
-        .execution_options(synchronize_session=False)
+        _MOVE, {"of_user": user_id, "more": available, "more_held": held, "at": now}
     ).one_or_none()
     if after is None and kind is EntryKind.HOLD:
         raise InsufficientCredits(
@@ -158,7 +172,7 @@ def _move(
         "note": note,
         "created_at": now,
     }
-    session.execute(insert(LedgerEntry), [entry])
+    session.execute(_WRITE, [entry])
     return LedgerEntry(**entry)
 
 

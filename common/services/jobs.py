@@ -50,6 +50,10 @@ class Once:
 
 # ---------------------------------------------------------------- accept
 
+# Built once, and of tables: building them for each job would take longer than running them.
+_INSERT_JOB = insert(Job.metadata.tables[Job.__tablename__])
+_INSERT_STEP = insert(Job.metadata.tables[JobStep.__tablename__])
+
 
 def accept(session: Session, actor: Actor, new: NewJob, once: Once | None = None) -> tuple[Job, bool]:
     """Accept a job: price frozen, credits held, row queued, all in this transaction; a nudge after the commit.
@@ -95,8 +99,8 @@ def accept(session: Session, actor: Actor, new: NewJob, once: Once | None = None
         "submitted_at": None,
         "finished_at": None,
     }
-    session.execute(insert(Job), [values])
-    session.execute(insert(JobStep), [{
+    session.execute(_INSERT_JOB, [{**values, "metadata": values["metadata_"]}])
+    session.execute(_INSERT_STEP, [{
         "job_id": job_id,
         "step": Step.SUBMIT,
         "due_at": now.timestamp(),
