@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from sqlalchemy import select
 
 from common import clock
 from common.db import transaction
-from common.models import JobStep
-from common.providers.base import Accepted
+from common.models import Job, JobAttempt, JobStep
+from common.providers.base import Accepted, Output, Succeeded
 from common.services import claims, jobs, lifecycle
 from common.services.jobs import NewJob
 from common.services.users import Actor
-from common.words import Step
+from common.words import Status, Step
 
 Make = Callable[..., Actor]
 FLUX = {"prompt": "a fox"}
@@ -113,3 +114,78 @@ def test_only_what_falls_due_later_is_looked_ahead_to(
         session.execute(select(JobStep).where(JobStep.step == Step.SUBMIT)).scalar_one().due_at = soon
     with transaction() as session:
         assert claims.next_due(session, [Step.SUBMIT]) == soon
+
+
+def test_what_has_waited_longest_is_looked_at_first(
+    make_actor: Make, make_account: Callable[..., str]
+) -> None:
+    make_account(limit=10)
+    submit(make_actor(), 3)
+    started = [claim.job_id for claim in run()]
+    with transaction() as session:
+        for age, job_id in enumerate(started):
+            session.get_one(JobStep, job_id).due_at = clock.epoch() - age - 1
+    with transaction() as session:
+        first = claims.due(session, Step.POLL, 2)
+        second = claims.due(session, Step.POLL, 2)
+    assert {claim.job_id for claim in first} == set(started[1:])
+    assert [claim.job_id for claim in second] == started[:1]
+
+
+def test_no_poll_is_in_two_hands(make_actor: Make, make_account: Callable[..., str]) -> None:
+    make_account(limit=60)
+    submit(make_actor(10_000), 60)
+    run(60)
+    together, taken = threading.Barrier(4, timeout=10), []
+
+    def take() -> None:
+        together.wait()
+        while True:
+            with transaction() as session:
+                claimed = claims.due(session, Step.POLL, 7)
+            taken.extend(claim.job_id for claim in claimed)
+            if not claimed:
+                return
+
+    workers = [threading.Thread(target=take) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(20)
+    assert len(taken) == len(set(taken)) == 60
+
+
+def test_a_poll_knows_how_to_ask_and_whether_its_job_still_lives(
+    make_actor: Make, make_account: Callable[..., str]
+) -> None:
+    account = make_account()
+    submit(make_actor(), 2)
+    running, over = (claim.job_id for claim in run())
+    with transaction() as session:
+        session.get_one(JobAttempt, session.get_one(JobStep, running).attempt_id).memo = {"url": "u"}
+        session.get_one(Job, over).status = Status.FAILED
+    with transaction() as session:
+        claimed = {claim.job_id: claim for claim in claims.due(session, Step.POLL, 10)}
+    assert (claimed[running].finished, claimed[over].finished) == (False, True)
+    handle = claimed[running].handle
+    assert handle is not None
+    assert handle.provider_ref == handle.reference == claimed[running].attempt_id
+    assert (handle.model, handle.memo, claimed[running].account_id) == ("flux/pro-1.1", {"url": "u"}, account)
+
+
+def test_results_whose_urls_die_first_are_stored_first(
+    make_actor: Make, make_account: Callable[..., str]
+) -> None:
+    make_account()
+    submit(make_actor(), 3)
+    lives = {claim.job_id: lives_s for claim, lives_s in zip(run(), (900.0, 60.0, 600.0), strict=True)}
+    with transaction() as session:
+        for claim in claims.due(session, Step.POLL, 10):
+            output = Output(kind="image", url="https://example.com/1.png", lives_s=lives[claim.job_id])
+            lifecycle.produced(session, claim, Succeeded(outputs=(output,)))
+    with transaction() as session:
+        (first,) = claims.results_to_store(session, 1)
+        (second,) = claims.results_to_store(session, 1)
+    assert [lives[claim.job_id] for claim in (first, second)] == [60.0, 600.0]
+    assert first.outputs[0]["url"] == "https://example.com/1.png"
+    assert first.expires_at < second.expires_at
