@@ -6,10 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from common.db import transaction
-from common.models import Job, JobStep, LedgerEntry
+from common.models import (
+    Artifact,
+    CreditAccount,
+    Job,
+    JobAttempt,
+    JobEvent,
+    JobStep,
+    LedgerEntry,
+    WebhookDelivery,
+)
 from common.providers.base import Accepted, Output, Succeeded, Unknown
 from common.services import claims, credits, jobs, lifecycle
 from common.services.claims import Claim, StoreClaim, SubmitClaim
@@ -116,6 +125,22 @@ def pass_deadline() -> None:
         session.execute(update(JobStep).values(deadline_at=0))
     with transaction() as session:
         lifecycle.past_deadline(session)
+
+
+def wipe() -> None:
+    """Let there be no job and no credit; users and accounts stay."""
+    with transaction() as session:
+        for table in (
+            WebhookDelivery,
+            Artifact,
+            JobEvent,
+            JobAttempt,
+            JobStep,
+            LedgerEntry,
+            CreditAccount,
+            Job,
+        ):
+            session.execute(delete(table))
 
 
 # ---------------------------------------------------------------- what can be seen

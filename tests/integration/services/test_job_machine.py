@@ -20,7 +20,6 @@ from sqlalchemy import func, select, update
 
 from common import clock
 from common.db import transaction
-from common.db.types import Base
 from common.errors import Conflict, InsufficientCredits, LeaseLost
 from common.models import Artifact, Job, JobAttempt, JobStep, LedgerEntry, ProviderAccount, WebhookDelivery
 from common.providers.base import (
@@ -40,7 +39,7 @@ from common.services.credits import Balance
 from common.services.users import Actor
 from common.settings import settings as configured
 from common.words import TERMINAL, Outcome, Status, Step
-from tests.integration.services.life import MODEL, PICTURE, PRICE, picture
+from tests.integration.services.life import MODEL, PICTURE, PRICE, picture, wipe
 
 T = TypeVar("T")
 End = tuple[Status, str | None, int]  # status, error code, charged
@@ -192,20 +191,13 @@ class Lives(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setenv("CANCEL_CHARGE", "full" if charge else "none")
         configured.cache_clear()
-        self.nothing_of_the_last_example_is_left()
+        wipe()  # the last example has not come to its end if it failed
         self.actor = type(self).make_actor(CREDITS)
         self.available = CREDITS
         self.lives: list[Life] = []
         self.sends: Counter[str] = Counter()
         for stage in sorted(stages, key=STAGES.index):
             self.bring_to(stage)
-
-    def nothing_of_the_last_example_is_left(self) -> None:
-        """If it failed, it did not come to its end."""
-        with transaction() as session:
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name != "provider_account":
-                    session.execute(table.delete())
 
     def bring_to(self, stage: str) -> None:
         """A new job in this stage of its life, so that what follows does not have to begin at the beginning."""

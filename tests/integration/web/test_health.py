@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from common.db import engine
+from common.db import engine, transaction
+from common.services import proof
 from tests.infrastructure.children import wait_until
 from tests.infrastructure.databases import Released
 from tests.infrastructure.inside import configured
@@ -170,3 +171,26 @@ def test_scraping_often_does_not_ask_often(user: Api, nobody: Api) -> None:
     again = nobody.ask("GET", "/metrics").body
     series = 'wxiai_steps{step="submit"}'
     assert value(again, series) == value(before, series)
+
+
+def test_what_the_doctor_sees_is_scraped(nobody: Api) -> None:
+    shown = scrape(nobody)
+    assert value(shown, 'wxiai_schema_state{state="current"}') == 1
+    assert b"wxiai_jobs_submit_unknown_total 0.0" in shown
+    for series in (
+        "wxiai_credits_unsettled",
+        "wxiai_slots_leaked",
+        "wxiai_jobs_stuck",
+        "wxiai_jobs_past_deadline",
+    ):
+        assert f"{series} 0.0".encode() in shown
+    assert b"wxiai_ledger_findings" not in shown  # until the first daily proof
+
+
+def test_the_daily_proof_is_scraped(nobody: Api) -> None:
+    with transaction() as session:
+        assert proof.claim(session)
+        proof.record(session, ["user u: wrong"])
+    shown = scrape(nobody)
+    assert value(shown, "wxiai_ledger_findings") == 1
+    assert value(shown, "wxiai_ledger_verified_timestamp_seconds") > 1.7e9
