@@ -22,6 +22,8 @@ from tests.integration.web.conftest import new_user
 from tests.integration.web.jobs import BODY, attempt, jobs_of, totals
 from tests.integration.web.serving import MOST, first, request, serving, talk, upload
 
+pytestmark = pytest.mark.xdist_group("web-protocol")  # they share the processes
+
 
 @pytest.fixture(scope="module")
 def web(released: Released, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Process]]:

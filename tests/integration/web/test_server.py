@@ -16,6 +16,8 @@ from tests.integration.web.conftest import new_user
 from tests.integration.web.jobs import BODY, PRICE, jobs_of
 from tests.integration.web.serving import serving
 
+pytestmark = pytest.mark.xdist_group("web-server")  # they share the processes
+
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Valkey]:
