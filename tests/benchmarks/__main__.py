@@ -18,7 +18,7 @@ from typing import NoReturn
 from rich.console import Console
 
 # Imported for what they register.
-from tests.benchmarks import accept, hop, polling, start, storing, throughput  # noqa: F401
+from tests.benchmarks import accept, hop, polling, scale, start, storing, throughput  # noqa: F401
 from tests.benchmarks.bench import LABELS, Bench, Options
 from tests.benchmarks.harness import BENCHMARKS, Figure
 from tests.benchmarks.report import as_json, machine, table
@@ -95,9 +95,9 @@ def _arguments() -> argparse.Namespace:
         "--json", type=Path, default=ROOT / "bench.json", help="where the figures are written"
     )
     parser.add_argument("--keep", action="store_true", help="leave logs and databases in place")
-    parser.add_argument("--jobs", type=int, help="polling: how many are running")
+    parser.add_argument("--jobs", type=int, help="polling, scale: how many are running")
     parser.add_argument("--interval", type=float, help="polling: seconds between two looks at a job")
-    parser.add_argument("--workers", type=int, default=1, help="polling, throughput: worker processes")
+    parser.add_argument("--workers", type=int, default=1, help="polling: worker processes")
     given = parser.parse_args()
     unknown = sorted(set(given.names) - set(BENCHMARKS))
     if unknown:

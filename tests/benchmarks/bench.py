@@ -100,9 +100,18 @@ class Ground:
     def start(self, *names: str) -> list[Process]:
         """As `Platform.start`; workers have their children when this returns."""
         started = self.platform.start(*names)
-        workers = [process for process in started if process.name == "worker"]
-        self.until(lambda: all(worker.children() for worker in workers), 60, what="the workers work")
+        for worker in (process for process in started if process.name == "worker"):
+            self._until_it_works(worker)
         return started
+
+    def start_worker(self, arguments: str) -> Process:
+        """One more worker, with these arguments behind its command."""
+        worker = self.platform.group.start("worker", arguments=arguments)
+        self._until_it_works(worker)
+        return worker
+
+    def _until_it_works(self, worker: Process) -> None:
+        self.until(worker.children, 60, what="the worker has children")
 
     def users(self, count: int) -> list[str]:
         """The tokens of so many new users with more credits than they can spend."""

@@ -50,7 +50,7 @@ def _measure(bench: Bench, kind: Database) -> Iterator[Figure]:
         meter.look_for(1.2 * interval_s)
     meter.stop()
     ground.platform.require_life()
-    asked = _asked(provider.address)
+    asked = asked_at(provider.address)
     where = f"{jobs:,} jobs every {interval_s:g} s, {LABELS[kind]}"
     yield from _punctuality(where, jobs / interval_s, meter.count(asked) / meter.took_s, watch.lags(asked))
     yield from _costs(where, meter, meter.count(asked))
@@ -159,7 +159,8 @@ class _Watch:
         return lags
 
 
-def _asked(provider: str) -> dict[str, list[float]]:
+def asked_at(provider: str) -> dict[str, list[float]]:
+    """When the provider was asked for each job."""
     with urllib.request.urlopen(f"{provider}/bench/asked", timeout=60) as reply:
         asked: dict[str, list[float]] = json.load(reply)
     return asked

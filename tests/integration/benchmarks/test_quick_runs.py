@@ -36,6 +36,7 @@ def test_a_quick_run_of_them_all(tmp_path: Path) -> None:
     _check_throughput(found["throughput"])
     _check_polling(found["polling"])
     _check_storing(found["storing"])
+    _check_scale(found["scale"])
 
 
 def _check_accept(figures: Figures) -> None:
@@ -70,6 +71,11 @@ def _check_polling(figures: Figures) -> None:
 def _check_storing(figures: Figures) -> None:
     assert figures["memory above idle, storing 64 MB"]["value"] < 64
     assert figures["from the request to the stored video"]["value"] > 1
+
+
+def _check_scale(figures: Figures) -> None:
+    assert figures["polls by two workers"]["value"] > 10
+    assert figures["polls by two workers"]["reference"] > 10
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])

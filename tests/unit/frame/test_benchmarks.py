@@ -115,7 +115,7 @@ def test_a_name_that_nothing_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_benchmark_of_the_design_is_registered() -> None:
-    assert set(BENCHMARKS) >= {"accept", "start", "hop", "throughput", "polling", "storing"}
+    assert set(BENCHMARKS) >= {"accept", "start", "hop", "throughput", "polling", "storing", "scale"}
 
 
 # ---------------------------------------------------------------- the wire
