@@ -439,11 +439,11 @@ def _turns(session: Session, rooms: list[Room], in_flight: Mapping[str, int], li
     def read(query: Select[Any], **values: Any) -> list[Row[Any]]:
         return list(session.execute(query, fitting | values))
 
-    def more(user_id: str, models: list[str]) -> list[Waiting]:
+    def more(user_id: str, models: list[str], most: int) -> list[Waiting]:
         wanted = [model for model in models if any(room.is_open and model in room.models for room in rooms)]
-        return (
-            _jobs(read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=_TOPS)) if wanted else []
-        )
+        if not wanted:
+            return []
+        return _jobs(read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=most))
 
     models = sorted({model for room in rooms for model in room.models})
     rows = read(_firsts(dialect), models=models)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 UNLIMITED = 1 << 31
+_AT_LEAST = 8  # jobs of a pile that are worth a look of its own
 _Rank: TypeAlias = tuple[int, float, str]
 
 
@@ -101,7 +102,7 @@ class Turns:
     """Waiting jobs in fair order: first the user with the least in flight, then by priority, then by age.
 
     It is given the first `known` jobs of every pile, or all if a pile has fewer. When a user's turn comes and one
-    of his piles is used up, `more` fetches what lies under them, once.
+    of his piles is used up, `more` is asked for the first so many of each of his piles that may hold more.
     """
 
     def __init__(
@@ -109,54 +110,71 @@ class Turns:
         jobs: Iterable[Waiting],
         known: int,
         in_flight: Mapping[str, int],
-        more: Callable[[str, list[str]], Iterable[Waiting]],  # of a user, for these models
+        more: Callable[[str, list[str], int], Iterable[Waiting]],  # of a user, for these models, so many each
     ) -> None:
         self._in_flight = Counter(in_flight)
         self._more = more
         self._seen: set[str] = set()
-        self._left: Counter[tuple[str, str]] = Counter()  # by pile
+        self._found: Counter[tuple[str, str]] = Counter()  # by pile
+        self._left: Counter[tuple[str, str]] = Counter()  # of those, by pile
+        self._deep: dict[str, list[str]] = {}  # by user, the models of the piles that may hold more
+        self._known: defaultdict[str, int] = defaultdict(lambda: known)  # by user, of each such pile
+        self._used_up: dict[
+            str, _Rank
+        ] = {}  # by user, what the next job of a used-up pile cannot be better than
         self._jobs: defaultdict[str, list[tuple[_Rank, Waiting]]] = defaultdict(list)  # by user, as heaps
         self._users: list[tuple[int, _Rank, str]] = []  # a heap
         self._add(jobs)
-        self._deep: defaultdict[str, list[str]] = defaultdict(list)  # models of a user's piles that go deeper
-        for (user_id, model), left in self._left.items():
-            if left >= known:
-                self._deep[user_id].append(model)
-        for user_id in self._jobs:
+        for (user_id, model), found in self._found.items():
+            if found >= known:
+                self._deep.setdefault(user_id, []).append(model)
+        for user_id in list(self._jobs):
             self._queue(user_id)
         self._last: Waiting | None = None
 
     def next(self) -> Waiting | None:
         """The job whose turn it is; None when all have had it."""
-        self._requeue()
-        if not self._users:
-            return None
-        *_, user_id = heapq.heappop(self._users)
-        _, self._last = heapq.heappop(self._jobs[user_id])
-        self._left[self._last.pile] -= 1
-        return self._last
+        if self._last is not None:  # only now it is known whether it was served
+            self._queue(self._last.user_id)
+            self._last = None
+        while self._users:
+            *_, user_id = heapq.heappop(self._users)
+            if user_id not in self._used_up:
+                return self._take(user_id)
+            self._look_under(user_id)
+            self._queue(user_id)
+        return None
 
     def served(self, job: Waiting) -> None:
         """The job has got an account: its user's next one has to wait longer."""
         self._in_flight[job.user_id] += 1
 
-    def _requeue(self) -> None:
-        """The user of the last job queues up again, with what comes next."""
-        if self._last is None:
-            return
-        user_id, model = self._last.pile
-        if model in self._deep[user_id] and not self._left[user_id, model]:
-            self._add(self._more(user_id, self._deep.pop(user_id)))
-        self._queue(user_id)
-        self._last = None
+    def _take(self, user_id: str) -> Waiting:
+        _, job = heapq.heappop(self._jobs[user_id])
+        self._left[job.pile] -= 1
+        if not self._left[job.pile] and job.model in self._deep.get(user_id, ()):
+            self._used_up[user_id] = job.rank
+        self._last = job
+        return job
+
+    def _look_under(self, user_id: str) -> None:
+        del self._used_up[user_id]
+        models = self._deep[user_id]
+        self._known[user_id] += max(_AT_LEAST, self._known[user_id])
+        self._add(self._more(user_id, models, self._known[user_id]))
+        self._deep[user_id] = [m for m in models if self._found[user_id, m] >= self._known[user_id]]
 
     def _add(self, jobs: Iterable[Waiting]) -> None:
         for job in jobs:
             if job.job_id not in self._seen:
                 self._seen.add(job.job_id)
+                self._found[job.pile] += 1
                 self._left[job.pile] += 1
                 heapq.heappush(self._jobs[job.user_id], (job.rank, job))
 
     def _queue(self, user_id: str) -> None:
-        if self._jobs[user_id]:
-            heapq.heappush(self._users, (self._in_flight[user_id], self._jobs[user_id][0][0], user_id))
+        """Line the user up behind those with less in flight, by the rank of his best job or a guess not below it."""
+        ranks = [jobs[0][0]] if (jobs := self._jobs[user_id]) else []
+        ranks += [self._used_up[user_id]] if user_id in self._used_up else []
+        if ranks:
+            heapq.heappush(self._users, (self._in_flight[user_id], min(ranks), user_id))

@@ -32,7 +32,7 @@ def room(
     )  # fmt: skip
 
 
-def nothing(user_id: str, models: list[str]) -> list[Waiting]:
+def nothing(user_id: str, models: list[str], most: int) -> list[Waiting]:
     return []
 
 
@@ -60,20 +60,19 @@ def test_then_priority_then_age() -> None:
 
 
 def test_what_lies_under_the_known_jobs_is_fetched_when_its_turn_comes() -> None:
-    piles = {model: [job(model=model, at=number) for number in range(4)] for model in MODELS}
-    asked: list[tuple[str, list[str]]] = []
+    piles = {model: [job(model=model, at=number) for number in range(30)] for model in MODELS}
+    asked: list[tuple[str, list[str], int]] = []
 
-    def more(user_id: str, models: list[str]) -> list[Waiting]:
-        asked.append((user_id, models))
-        return [found for model in models for found in piles[model]]
+    def more(user_id: str, models: list[str], most: int) -> list[Waiting]:
+        asked.append((user_id, models, most))
+        return [found for model in models for found in piles[model][:most]]
 
     turns = Turns([found for pile in piles.values() for found in pile[:2]], 2, {}, more)
     assert [turns.next() for _ in range(2)] == [piles[MODELS[0]][0], piles[MODELS[1]][0]]
     assert asked == []
     rest = order(turns)
-    assert len(rest) == 6
-    assert [found.created_at for found in rest] == [1, 1, 2, 2, 3, 3]
-    assert asked == [("u", list(MODELS))]
+    assert [found.created_at for found in rest] == [float(number) for number in range(1, 30) for _ in MODELS]
+    assert asked == [("u", list(MODELS), 10), ("u", list(MODELS), 20), ("u", list(MODELS), 40)]
 
 
 def test_a_pile_that_was_known_whole_is_not_asked_for() -> None:
@@ -99,7 +98,10 @@ def test_looking_at_the_tops_alone_changes_no_turn(
         piles.setdefault(found.pile, []).append(found)
     tops = [found for pile in piles.values() for found in pile[:known]]
     turns = Turns(
-        tops, known, in_flight, lambda user, models: [j for model in models for j in piles[user, model]]
+        tops,
+        known,
+        in_flight,
+        lambda user, models, most: [each for model in models for each in piles[user, model][:most]],
     )
     left, flying, expected = list(jobs), Counter(in_flight), []
     while left:
