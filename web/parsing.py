@@ -105,15 +105,19 @@ def _shown(name: str) -> str:
 
 
 def raw_body() -> bytes:
-    """The request's body. Raises TooLarge, also for one that did not say its length: werkzeug would cut that off."""
-    most = request.max_content_length
-    if most is None:
-        return request.get_data(cache=False)
-    if request.content_length is None:
+    """The request's body. Raises TooLarge, and MalformedRequest where the client hung up before its end.
+
+    Under gunicorn werkzeug notices neither: it cuts off a body that did not say its length, and takes a part of one
+    that did for the whole.
+    """
+    most, said = request.max_content_length, request.content_length
+    if said is None and most is not None:
         request.max_content_length = most + 1
     raw = request.get_data(cache=False)
-    if len(raw) > most:
+    if most is not None and len(raw) > most:
         raise TooLarge
+    if said is not None and len(raw) < said:
+        raise MalformedRequest("The body ended before its announced length.")
     return raw
 
 

@@ -17,7 +17,7 @@ blueprint = Blueprint("callbacks", __name__)
 
 
 @blueprint.post("/callbacks/<token>")
-@endpoint(access=Access.ANYONE, returns=shapes.Ok, errors=(404, 413), max_bytes=SMALL_BODY)
+@endpoint(access=Access.ANYONE, returns=shapes.Ok, errors=(400, 404, 413), max_bytes=SMALL_BODY)
 def called(token: str) -> dict[str, Any]:
     """Tell that a generation has news. The body may be anything; it is not believed."""
     body = _hint(raw_body())

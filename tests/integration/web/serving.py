@@ -29,13 +29,13 @@ def serving(folder: Path, database_url: str, redis_url: str) -> Iterator[tuple[s
         yield platform.url, process
 
 
-def talk(url: str, sent: bytes, *, then: bytes = b"", timeout_s: float = 10.0) -> bytes:
-    """Everything the server says to these bytes until it hangs up (or says nothing more)."""
+def talk(url: str, sent: bytes, *, hang_up: bool = False, timeout_s: float = 30.0) -> bytes:
+    """Everything the server says to these bytes until it hangs up; with `hang_up` it hears that no more will come."""
     host, _, port = url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=timeout_s) as connection:
         connection.sendall(sent)
-        if then:
-            connection.sendall(then)
+        if hang_up:
+            connection.shutdown(socket.SHUT_WR)
         said = b""
         try:
             while part := connection.recv(65_536):
