@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     enable_backward_compatibility: bool = True  # models tolerate missing columns
     log_compatibility_warnings: bool = True  # one warning per missing column and process
     migration_backup: Literal["auto", "required", "off"] = "auto"
-    migration_backup_cmd: str = ""  # replaces pg_dump
+    migration_backup_cmd: str = ""  # replaces pg_dump; writes to "$BACKUP_FILE"
 
     # The first admin, created once on a fresh database.
     admin_email: str = ""

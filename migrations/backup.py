@@ -48,6 +48,8 @@ def before_change(connection: Connection, given: Settings, db: tuple[str, ...]) 
             raise Refused(f"MIGRATION_BACKUP=required, but {reason}") from None
         log.warning("no backup: %s", reason)
         return None
+    except MigrationError as error:
+        raise MigrationError(f"{error} (MIGRATION_BACKUP=off goes on without one)") from None
     prune(given)
     return made
 

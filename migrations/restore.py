@@ -206,7 +206,7 @@ def _conclude(
         reports.end(connection, report, reports.OK, rung=RUNG, rows_after=report.rows_before)
         report_id = report.id
     pending = len(chain.pending(state.db)) if state.name == "behind" else 0
-    told = [f"restored {path}, at {', '.join(state.db) or state.name}"]
+    told = [f"restored {path}, at {', '.join(state.db) or 'no revision'}"]
     told += [f"what was there is {safety}"] if safety else []
     told += [f"{pending} revisions are pending: `upgrade`"] if pending else []
     return Outcome(Exit.OK, "restored", "; ".join(told), report_id)
