@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from common.settings import Settings
 from migrations import runner
 from migrations.chain import Chain
+from tests.infrastructure.environment import ROOT
 from tests.migrations.conftest import settings_for
 
-SAMPLES = Path("/work/shared/legacy")
+SAMPLES = ROOT.parent / "shared" / "legacy"  # too large for the repository; looked for beside the checkout
 
 OLD_USER = """CREATE TABLE "user" (id VARCHAR(255) NOT NULL, name VARCHAR(255) NOT NULL, email VARCHAR(255) NOT NULL,
  role VARCHAR(255) NOT NULL, profile_image_url TEXT NOT NULL, api_key VARCHAR(255), created_at BIGINT NOT NULL,
