@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.infrastructure.children import free_port
+from tests.infrastructure.client import Client
 from tests.infrastructure.processes import ProcessGroup
 
 COMMAND = f"{sys.executable} -m tests.demo"
 PROVIDERS = ("midjourney", "kling", "jimeng", "flux")
-_ROW = re.compile(r"^job_\w+ +(\w+) +[\d.]+ +\d+ +(http://\S+)$", re.MULTILINE)
+_ROW = re.compile(r"^(job_\w+) +(\w+) +[\d.]+ +\d+ +(http://\S+)$", re.MULTILINE)
 
 
 @pytest.mark.timeout(240)
@@ -25,8 +26,8 @@ def test_jobs_their_urls_and_an_end_without_remains(tmp_path: Path) -> None:
         first = group.start_command("first", COMMAND)
         group.wait_until(lambda: "Serving at" in first.output or not first.is_running, 120)
         rows = _ROW.findall(first.output)
-        assert [provider for provider, _ in rows] == list(PROVIDERS), first.output
-        for _, url in rows:
+        assert [provider for _, provider, _ in rows] == list(PROVIDERS), first.output
+        for _, _, url in rows:
             with urllib.request.urlopen(url, timeout=5) as reply:
                 assert len(reply.read()) > 1000
         first.tree()[0].send_signal(signal.SIGINT)  # Ctrl-C
@@ -36,9 +37,17 @@ def test_jobs_their_urls_and_an_end_without_remains(tmp_path: Path) -> None:
         second = group.start_command("second", COMMAND, environment={"DEMO": "0"})
         group.wait_until(lambda: "Serving at" in second.output or not second.is_running, 60)
         assert not _ROW.search(second.output)
-        with urllib.request.urlopen(rows[0][1], timeout=5) as reply:  # what was kept is served again
+        kept = _user(second.output).job(rows[0][0])  # with the data of the first
+        with urllib.request.urlopen(kept["artifacts"][0]["url"], timeout=5) as reply:
             assert reply.status == 200
         assert second.stop() == 0
+
+
+def _user(output: str) -> Client:
+    """The user that the output invites one to be."""
+    found = re.search(r"curl -s (http://\S+)/v1/jobs -H 'Authorization: Bearer (\S+)'", output)
+    assert found is not None, output
+    return Client(found[1], found[2])
 
 
 def test_a_busy_port_is_one_line(tmp_path: Path) -> None:
