@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -30,7 +31,7 @@ def test_jobs_their_urls_and_an_end_without_remains(tmp_path: Path) -> None:
         for _, _, url in rows:
             with urllib.request.urlopen(url, timeout=5) as reply:
                 assert len(reply.read()) > 1000
-        first.tree()[0].send_signal(signal.SIGINT)  # Ctrl-C
+        os.kill(first.pid, signal.SIGINT)  # Ctrl-C
         assert first.wait(30) == 0
         group.assert_nothing_left()
 

@@ -198,9 +198,10 @@ def test_what_breaks_inside_fails_the_test(counter: Counter) -> None:
 def test_a_port_that_is_taken_stops_the_stage(counter: Counter, stage: Stage) -> None:
     other = Counter()
     other.port = counter.port
+    before = set(threading.enumerate())
     with pytest.raises(OSError, match="address already in use"):
         Stage([other]).start()
-    assert not [thread for thread in threading.enumerate() if thread.name == "simulators"][1:]
+    assert not {thread for thread in set(threading.enumerate()) - before if thread.name == "simulators"}
 
 
 def test_calling_back() -> None:
