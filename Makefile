@@ -20,11 +20,12 @@ run: $(INSTALLED) ## The whole platform on this machine, simulated providers, a 
 test: $(INSTALLED) ## All tests, on SQLite and a real PostgreSQL, with a real Valkey (ARGS='-k lease')
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup $(ARGS)
 
-check: $(INSTALLED) ## Format, lint, types, import rules, and whether web/openapi.json is up to date
+check: $(INSTALLED) ## Format, lint, types, import rules, revisions, and whether web/openapi.json is up to date
 	@$(BIN)/python -m ruff format --check --quiet . || { echo 'not formatted: run `make fix`' >&2; exit 1; }
 	@$(BIN)/python -m ruff check --quiet .
 	@$(BIN)/python -m mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m migrations lint
 	@$(BIN)/python -m web.openapi --check
 
 bench: $(INSTALLED) ## The benchmarks: a table, and bench.json

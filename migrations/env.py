@@ -8,20 +8,13 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-import migrations.operations  # noqa: F401  (registers op.…_if_missing)
 from common.db import schema
 from common.settings import settings
-from migrations import reports
+from migrations import operations, reports  # operations: registers op.…_if_missing
 from migrations.chain import Chain
-from migrations.guard import guard_for, take_or_time_out
+from migrations.guard import LIMITS, guard_for, take_or_time_out
+from migrations.scratch import is_ours
 from migrations.target import METADATA
-
-
-def _is_ours(_object: Any, name: str | None, kind: str, reflected: bool, compared_to: Any) -> bool:
-    """A legacy program's tables and columns are none of our business: autogenerate must not drop them."""
-    return not (
-        reflected and compared_to is None and kind in ("table", "column", "index", "unique_constraint")
-    )
 
 
 def _run(connection: Connection | None, **options: Any) -> None:
@@ -29,21 +22,26 @@ def _run(connection: Connection | None, **options: Any) -> None:
         connection=connection,
         target_metadata=METADATA,
         version_table=schema.VERSION_TABLE,
-        include_object=_is_ours,
+        include_object=is_ours,
         transactional_ddl=True,  # on SQLite too: BEGIN is ours
         compare_server_default=True,
         **options,
     )
+    if context.is_offline_mode() and context.get_context().dialect.name == "postgresql":
+        for name, value in LIMITS.items():
+            context.static_output(f"SET {name} = '{value}';")
     with context.begin_transaction():
         context.run_migrations()
 
 
 def _run_on(connection: Connection) -> None:
-    on_apply = context.config.attributes.get("on_apply") or reports.ledger_writer(Chain(), None)
+    given = context.config.attributes
+    rehearsal = given.get(operations.REHEARSAL)  # plan's: one transaction, which is then rolled back
     _run(
         connection,
-        on_version_apply=on_apply,
-        transaction_per_migration=connection.dialect.name == "postgresql",
+        on_version_apply=given.get("on_apply") or reports.ledger_writer(Chain(), None),
+        transaction_per_migration=connection.dialect.name == "postgresql" and rehearsal is None,
+        **{operations.REHEARSAL: rehearsal},
     )
 
 
@@ -61,9 +59,22 @@ def _run_alone() -> None:
         guard.release()
 
 
+def _run_offline() -> None:
+    """`--sql`. Lint sets `dialect`: it judges the SQL for PostgreSQL whatever DATABASE_URL says."""
+    new_tables: set[str] = set()
+    dialect = context.config.attributes.get("dialect") or ("sqlite" if settings().is_sqlite else "postgresql")
+    _run(
+        None,
+        dialect_name=dialect,
+        literal_binds=True,
+        transaction_per_migration=True,
+        on_version_apply=lambda **_: new_tables.clear(),
+        **{operations.NEW_TABLES: new_tables},
+    )
+
+
 if context.is_offline_mode():
-    dialect = "sqlite" if settings().is_sqlite else "postgresql"
-    _run(None, dialect_name=dialect, literal_binds=True, transaction_per_migration=True)
+    _run_offline()
 elif "connection" in context.config.attributes:
     _run_on(context.config.attributes["connection"])
 else:

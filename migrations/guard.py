@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 
 PULSE_S = 1.0
 POLL_S = 0.2
-_STATEMENT_TIMEOUT_S = 900
+LIMITS = {
+    "lock_timeout": "2s",  # whoever queues behind us waits as long; then it is their turn, and we try again
+    "statement_timeout": "15min",
+    "idle_in_transaction_session_timeout": "10min",
+}
 _COMMIT_TIMEOUT_MS = 30_000
-_OPTIONS = (
-    f"-c lock_timeout=2000 -c statement_timeout={_STATEMENT_TIMEOUT_S * 1000}"
-    " -c idle_in_transaction_session_timeout=600000"
-)
 
 
 class Guard(Protocol):
@@ -76,7 +76,7 @@ class SqliteGuard:
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 0})
-        event.listen(self._engine, "connect", _prepare_sqlite)
+        event.listen(self._engine, "connect", prepare_sqlite)
         event.listen(self._engine, "begin", _begin_immediate)
         self._pulse_file = schema.pulse_file(url)
         self._connection: Connection | None = None
@@ -117,8 +117,9 @@ class SqliteGuard:
         self._engine.dispose()
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # BEGIN is ours
+def prepare_sqlite(connection: Any, _record: object) -> None:
+    """Take BEGIN out of the driver's hands: it would not begin before DDL."""
+    connection.isolation_level = None
     # Before BEGIN, or it has no effect: a table rebuilt with foreign keys on deletes its children's rows.
     connection.execute("PRAGMA foreign_keys=OFF")
 
@@ -209,7 +210,7 @@ def _postgres_engine(url: str, name: str) -> Engine:
         connect_args={
             "connect_timeout": 5,
             "application_name": f"{name} {process_name()}",
-            "options": _OPTIONS,
+            "options": " ".join(f"-c {name}={value}" for name, value in LIMITS.items()),
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,

@@ -3,22 +3,32 @@
 
 They look before they act, with a new inspector each time (an inspector remembers what it saw before the DDL),
 so a revision may meet an empty database, a legacy one, or one on which half of it was done by hand. What has
-our name but another shape raises SchemaConflict. In `--sql` mode nobody can look: they say IF NOT EXISTS.
+our name but another shape raises SchemaConflict. Each says in the log what it did. In `--sql` mode nobody can
+look: they say IF NOT EXISTS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import MigrateOperation, Operations
+from alembic.operations.ops import CreateIndexOp, DropIndexOp
 from sqlalchemy.engine import Inspector
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy.schema import CreateIndex, DropIndex, SchemaItem
 
 from migrations.conflicts import serves
 from migrations.errors import SchemaConflict
+from migrations.guard import LIMITS
+
+log = logging.getLogger(__name__)
+
+# Keys of Alembic's options. REHEARSAL: a callable that is told what cannot be done in a transaction, instead of
+# it being done. NEW_TABLES: what the present revision has made in `--sql` mode.
+REHEARSAL = "rehearsal"
+NEW_TABLES = "new_tables"
 
 
 @Operations.register_operation("create_table_if_missing")
@@ -33,9 +43,12 @@ class CreateTableIfMissing(MigrateOperation):
         """
         if _is_offline(operations):
             operations.create_table(name, *elements, if_not_exists=True)
+            _new_tables(operations).add(name)
         elif not _inspector(operations).has_table(name):
             operations.create_table(name, *elements)
+            log.info("created table %s", name)
         else:
+            log.info("table %s is there already", name)
             for element in elements:
                 if isinstance(element, sa.Column):
                     _complete(operations, name, element)
@@ -59,8 +72,10 @@ class AddColumnIfMissing(MigrateOperation):
         if not inspector.has_table(table):
             raise SchemaConflict(f"table {table} is missing, cannot add {table}.{column.name}")
         if _fits(operations, inspector, table, column):
+            log.info("column %s.%s is there already", table, column.name)
             return False
         operations.add_column(table, column)
+        log.info("added column %s.%s", table, column.name)
         return True
 
 
@@ -89,11 +104,15 @@ class CreateIndexIfMissing(MigrateOperation):
         if where is not None:
             options |= {"postgresql_where": sa.text(where), "sqlite_where": sa.text(where)}
         if _is_offline(operations):
-            operations.create_index(name, table, parts, if_not_exists=True, **options)
+            is_new = table in _new_tables(operations)
+            _create_index(operations, name, table, parts, is_new, {**options, "if_not_exists": True})
             return
-        _drop_invalid(operations, name)
-        if not _is_indexed(_inspector(operations), name, table, columns):
-            _create_index(operations, name, table, parts, options)
+        dropped = _drop_invalid(operations, name, table)
+        if _is_indexed(_inspector(operations), name, table, columns) and not dropped:
+            log.info("index %s is there already", name)
+            return
+        _create_index(operations, name, table, parts, not _has_rows(operations, table), options)
+        log.info("created index %s on %s", name, table)
 
 
 def _is_offline(operations: Operations) -> bool:
@@ -110,6 +129,7 @@ def _complete(operations: Operations, table: str, column: sa.Column[Any]) -> Non
     if not column.nullable:
         raise SchemaConflict(f"table {table} exists without the column {column.name}: is the name taken?")
     operations.add_column(table, sa.Column(column.name, column.type))
+    log.info("added column %s.%s", table, column.name)
 
 
 def _fits(operations: Operations, inspector: Inspector, table: str, column: sa.Column[Any]) -> bool:
@@ -137,13 +157,19 @@ def _is_indexed(inspector: Inspector, name: str, table: str, columns: Sequence[s
 
 
 def _create_index(
-    operations: Operations, name: str, table: str, parts: Sequence[Any], options: dict[str, Any]
+    operations: Operations,
+    name: str,
+    table: str,
+    parts: Sequence[Any],
+    is_idle: bool,
+    options: dict[str, Any],
 ) -> None:
-    if operations.migration_context.dialect.name != "postgresql" or not _has_rows(operations, table):
+    """`is_idle`: nobody uses the table, so it may be locked for as long as the index takes."""
+    if operations.migration_context.dialect.name != "postgresql" or is_idle:
         operations.create_index(name, table, parts, **options)
         return
-    with _outside_transaction(operations):
-        operations.create_index(name, table, parts, postgresql_concurrently=True, **options)
+    wish = CreateIndexOp(name, table, parts, postgresql_concurrently=True, **options)
+    _beside_the_work(operations, wish, lambda: CreateIndex(wish.to_index(operations.migration_context)))
 
 
 def _has_rows(operations: Operations, table: str) -> bool:
@@ -151,26 +177,38 @@ def _has_rows(operations: Operations, table: str) -> bool:
     return operations.get_bind().execute(one).first() is not None
 
 
-def _drop_invalid(operations: Operations, name: str) -> None:
+def _new_tables(operations: Operations) -> set[str]:
+    tables: set[str] = operations.migration_context.opts.setdefault(NEW_TABLES, set())
+    return tables
+
+
+def _drop_invalid(operations: Operations, name: str, table: str) -> bool:
     """A concurrent build that was interrupted leaves an index that nobody uses but everybody maintains."""
     if operations.migration_context.dialect.name != "postgresql":
-        return
+        return False
     carcass = sa.text(
         "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         " WHERE NOT i.indisvalid AND c.relname = :name AND pg_table_is_visible(c.oid)"
     )
-    if operations.get_bind().execute(carcass, {"name": name}).first() is not None:
-        with _outside_transaction(operations):
-            operations.drop_index(name, postgresql_concurrently=True)
+    if operations.get_bind().execute(carcass, {"name": name}).first() is None:
+        return False
+    wish = DropIndexOp(name, table, postgresql_concurrently=True)
+    _beside_the_work(operations, wish, lambda: DropIndex(wish.to_index(operations.migration_context)))
+    log.warning("dropped index %s: an interrupted build had left it unusable", name)
+    return True
 
 
-@contextmanager
-def _outside_transaction(operations: Operations) -> Iterator[None]:
-    """Commit what came before, and wait for slow readers: CONCURRENTLY blocks nobody while it waits."""
-    with operations.migration_context.autocommit_block():
-        bind = operations.get_bind()
-        bind.execute(sa.text("SET lock_timeout = 0"))
+def _beside_the_work(
+    operations: Operations, wish: MigrateOperation, statement: Callable[[], sa.schema.ExecutableDDLElement]
+) -> None:
+    """CONCURRENTLY: commit what came before, and wait for slow readers; nobody is blocked meanwhile."""
+    context = operations.migration_context
+    if (tell := context.opts.get(REHEARSAL)) is not None:
+        tell(str(statement().compile(dialect=context.dialect)))
+        return
+    with context.autocommit_block():
+        operations.execute("SET lock_timeout = 0")
         try:
-            yield
+            operations.invoke(wish)
         finally:
-            bind.execute(sa.text("RESET lock_timeout"))
+            operations.execute(f"SET lock_timeout = '{LIMITS['lock_timeout']}'")

@@ -1,21 +1,26 @@
 """${message}
+% if not body:
 
-Additive only: new tables, new nullable columns or ones with a constant default, new indexes. Inspect first
-(`op.…_if_missing`), one path, no downgrade that drops. Write the new head into migrations/HEAD.
+Only add, with `op.create_table_if_missing`, `op.add_column_if_missing` and `op.create_index_if_missing`: new tables, new
+nullable columns or ones with a constant default, new indexes. `python -m migrations lint` knows the rules.
+% endif
 """
 
-import sqlalchemy as sa
-from alembic import op
-${imports if imports else ""}
+% for line in imports:
+${line}
+% endfor
+
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
-branch_labels = ${repr(branch_labels)}
-depends_on = ${repr(depends_on)}
+branch_labels = None
+depends_on = None
 
 
 def upgrade() -> None:
     """${message.capitalize()}."""
-    ${upgrades if upgrades else "pass"}
+% for line in body:
+    ${line}
+% endfor
 
 
 def downgrade() -> None:
