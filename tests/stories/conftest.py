@@ -46,7 +46,7 @@ class Installations:
         """A new one with its own database, Valkey and simulators; `settings` are environment variables."""
         folder = self._folder()
         valkey = self._stack.enter_context(Valkey(folder / "valkey"))
-        world = self._stack.enter_context(World())
+        world = self._stack.enter_context(World(at_once=24))
         platform = Platform(
             folder,
             database_url=self._database(kind, folder),
