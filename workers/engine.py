@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from sqlalchemy.orm import Session
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 WAIT_FOR_TICK_S = 20.0  # how long a task waits for its round before it lets the loop go on alone
 SILENCE_S = 15.0  # without a tick for so long (beat or broker gone) the process ticks by itself
 CLOSE_S = 6.0
+_LOOK_UP_S = 0.2  # how often a waiting task looks whether the process stops
 
 
 def _next_due(session: Session, step: Step) -> float | None:
@@ -55,13 +57,15 @@ class Engine:
     # ------------------------------------------------------------ from the task's thread
 
     def tick(self, step: Step) -> None:
-        """Have everything due of this step taken; returns when that is done, or after a while."""
+        """Have everything due of this step taken; returns when that is done, after a while, or to stop."""
         self._last_tick = time.monotonic()
         future = asyncio.run_coroutine_threadsafe(self._drain(step), self._loop)
-        try:
-            future.result(WAIT_FOR_TICK_S)
-        except TimeoutError:
-            future.cancel()
+        until = time.monotonic() + WAIT_FOR_TICK_S
+        while not self.stopping and time.monotonic() < until:
+            with suppress(TimeoutError):
+                return future.result(_LOOK_UP_S)
+        future.cancel()
+        return None
 
     def close(self) -> None:
         """Stop claiming, give what is under way a moment to be written down, and end the loop."""
@@ -79,6 +83,7 @@ class Engine:
         asyncio.set_event_loop(self._loop)
         self._loop.create_task(self._start(flows))
         self._loop.run_forever()
+        self._loop.close()
 
     async def _start(self, flows: Callable[[], Iterable[AnyFlow]]) -> None:
         for flow in flows():
