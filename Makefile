@@ -33,6 +33,7 @@ bench: $(INSTALLED) ## The benchmarks: a table, and bench.json
 
 chaos: $(INSTALLED) ## Kill, pause and flush everything under load, then prove that nothing was lost or doubled
 	@$(BIN)/python -m tests.chaos $(ARGS)
+	@$(BIN)/python -m pytest -m chaos
 
 fix: $(INSTALLED) ## Format, repair what ruff can repair, renew web/openapi.json
 	@$(BIN)/python -m ruff check --quiet --fix-only .

@@ -10,6 +10,7 @@ from typing import Any
 from tests.chaos.storm import CREDITS, Sent, Storm
 from tests.infrastructure.children import StartError, wait_until
 from tests.infrastructure.client import ENDED
+from tests.infrastructure.platform import Platform
 
 CALM_S = 90.0
 
@@ -26,7 +27,7 @@ def findings(storm: Storm, calm_s: float = CALM_S) -> tuple[list[str], Counter[s
     available, held = storm.user.credits()
     if not open_jobs and (available, held) != (CREDITS - charged, 0):
         wrong.append(f"balance: {available} + {held} held, expected {CREDITS - charged} + 0")
-    wrong += _commands(storm)
+    wrong += commands(storm.platform)
     ends = Counter(f"{job['status']} {(job['error'] or {}).get('code', '')}".strip() for job in jobs.values())
     return wrong, ends
 
@@ -64,14 +65,15 @@ def _about(storm: Storm, sent: Sent, job: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def _commands(storm: Storm) -> list[str]:
+def commands(platform: Platform) -> list[str]:
+    """What `ledger verify` and `doctor` still find after a while."""
     wrong = []
     for arguments in (("ledger", "verify"), ("doctor",)):
         said: list[str] = []
 
         def clean(arguments: tuple[str, ...] = arguments, said: list[str] = said) -> bool:
             try:
-                storm.platform.command(*arguments)
+                platform.command(*arguments)
             except StartError as error:
                 said[:] = [str(error)]
                 return False
