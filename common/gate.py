@@ -27,7 +27,7 @@ def require_schema() -> None:
     """
     if _is_ready():
         return
-    code = _migrate("upgrade" if settings().enable_auto_migration else "wait")
+    code = run_migrations("upgrade" if settings().enable_auto_migration else "wait")
     if code == DEGRADED:
         log.warning("starting on a degraded schema: see `python -m migrations status`")
     elif code:
@@ -48,7 +48,8 @@ def _is_ready() -> bool:
         engine.dispose()
 
 
-def _migrate(command: str) -> int:
+def run_migrations(command: str) -> int:
+    """Run `python -m migrations COMMAND` in a process of its own, which may log to where we do; its exit code."""
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from common.settings import settings
-from migrations import authoring, runner, status, upkeep
+from migrations import authoring, operating, runner, status, upkeep
 from migrations.chain import Chain
 from migrations.console import as_json, finish, plainly, show
 from migrations.waiting import process_started
@@ -107,7 +107,7 @@ def pending(machine: bool) -> None:
     show([item.as_json() for item in revisions], lines, machine)
 
 
-for command in [*authoring.commands, *upkeep.commands]:
+for command in [*authoring.commands, *operating.commands, *upkeep.commands]:
     main.add_command(command)
 
 

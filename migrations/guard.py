@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from common.db import schema
+from migrations.blockers import blockers
 from migrations.errors import MigrationError, TimedOut, is_busy
 from migrations.threads import Repeating
 
@@ -137,6 +138,8 @@ class PostgresGuard:
         self._connection: Connection | None = None
         self._pulse_connection: Connection | None = None
         self._pulse: Repeating | None = None
+        self._pid = 0  # of the session that upgrades
+        self._blockers: set[int] = set()  # those that were named in the log
 
     def take(self) -> Connection | None:
         if self._connection is None:
@@ -160,7 +163,7 @@ class PostgresGuard:
         """Behind a transaction pooler the lock would sit on a connection that we no longer have."""
         mine = connection.execute(
             text(
-                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()"
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()"
                 " AND (classid::bigint << 32 | objid::bigint) = :key"
             ),
             {"key": schema.GUARD_KEY},
@@ -170,6 +173,7 @@ class PostgresGuard:
             raise MigrationError(
                 "DATABASE_URL leads to a pooler in transaction mode; migrations need a direct one"
             )
+        self._pid = int(mine[0])
 
     def _show_life(self) -> None:
         try:
@@ -181,10 +185,14 @@ class PostgresGuard:
     def _beat(self) -> bool:
         assert self._pulse_connection is not None
         try:
-            self._pulse_connection.execute(text("SELECT 1"))
+            found = blockers(self._pulse_connection, self._pid)
             self._pulse_connection.rollback()
         except DBAPIError:
             return False
+        for blocker in found:
+            if blocker.pid not in self._blockers:
+                self._blockers.add(blocker.pid)
+                log.warning("waiting for %s", blocker)
         return True
 
     def _forget_connection(self) -> None:

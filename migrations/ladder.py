@@ -69,7 +69,7 @@ def run_chain(connection: Connection, chain: Chain, db: Iterable[str], report: R
     with attempt(connection):
         for rung in rungs:
             _upgrade(connection, chain, rung.target)
-        return Climb(rungs[-1].name, degraded=_verify(connection, chain))
+        return Climb(rungs[-1].name, degraded=verify(connection, chain))
 
 
 def _upgrade(connection: Connection, chain: Chain, target: str) -> None:
@@ -92,7 +92,7 @@ def _delays() -> Iterator[float | None]:
     yield None
 
 
-def _verify(connection: Connection, chain: Chain) -> bool:
+def verify(connection: Connection, chain: Chain) -> bool:
     """At all heads? Raises MigrationError if not. True if only columns are missing that models can bear to."""
     state = look(connection, chain)
     if state.name != "current":
@@ -102,6 +102,19 @@ def _verify(connection: Connection, chain: Chain) -> bool:
     if len(chain.heads) > 1:
         log.warning("the chain has %d heads: %s", len(chain.heads), chain.aim)
     return _is_incomplete(connection)
+
+
+def broken_references(connection: Connection) -> set[tuple[object, ...]]:
+    """SQLite: rows without their parent (legacy files may have some already). PostgreSQL checks by itself."""
+    if connection.dialect.name != "sqlite":
+        return set()
+    return {tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
+
+
+def check_references(connection: Connection, before: set[tuple[object, ...]]) -> None:
+    """Raises MigrationError if more foreign keys are broken than `before`."""
+    if new := broken_references(connection) - before:
+        raise MigrationError(f"foreign keys were broken: {sorted(new)[:3]}")
 
 
 def _is_incomplete(connection: Connection) -> bool:

@@ -5,6 +5,7 @@ Whatever goes wrong with Redis costs a line in the log and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import uuid
@@ -52,6 +53,8 @@ class Lease:
         self._key, self._ttl_s = key, ttl_s
         self._token = f"{owner}:{uuid.uuid4().hex}"
         self._renewal: Repeating | None = None
+        self._lost: Redis | None = None  # what we gave up on; it may still keep a lease of ours
+        self._redis: Redis | None = None
         self._redis = self._connect(redis_url)
 
     def _connect(self, url: str) -> Redis | None:
@@ -69,7 +72,7 @@ class Lease:
 
     def _give_up(self, error: Exception) -> None:
         log.warning("Redis is unusable (%s): the database guard alone decides", type(error).__name__)
-        self._redis = None
+        self._lost, self._redis = self._redis, None
 
     def acquire(self) -> bool:
         """May we go to the guard? Yes with the lease, and yes if Redis cannot tell."""
@@ -85,13 +88,15 @@ class Lease:
         return int(self._ttl_s * 1000)
 
     def _call(self, script: str, *arguments: str) -> bool:
-        if self._redis is None:
+        if (client := self._redis) is None:
             return False
-        try:
-            return bool(self._redis.eval(script, 1, self._key, self._token, *arguments))
-        except _TROUBLE as error:
-            self._give_up(error)
-            return False
+        for is_last in (False, True):  # once more: a request may have been executed and its reply lost
+            try:
+                return bool(client.eval(script, 1, self._key, self._token, *arguments))
+            except _TROUBLE as error:
+                if is_last:
+                    self._give_up(error)
+        return False
 
     def _renew(self) -> bool:
         if self._call(_RENEW, str(self._ttl_ms)):
@@ -111,6 +116,19 @@ class Lease:
             return None
         return str(token).rpartition(":")[0] if token else None
 
+    def kept(self) -> tuple[str, float] | None:
+        """The whole token that is there, and for how many seconds it has not been renewed. Raises RedisError."""
+        if self._redis is None:
+            return None
+        token, left_ms = self._redis.get(self._key), self._redis.pttl(self._key)
+        return (
+            (str(token), max(self._ttl_s - int(left_ms) / 1000, 0.0)) if token and int(left_ms) > 0 else None
+        )
+
+    def remove(self, token: str) -> bool:
+        """Take away the lease of a process that is gone, if it still is that one's. Raises RedisError."""
+        return self._redis is not None and bool(self._redis.eval(_RELEASE, 1, self._key, token))
+
     def release(self) -> None:
         """Give the lease back, if it is still ours."""
         if self._renewal is not None:
@@ -119,3 +137,7 @@ class Lease:
             self._call(_RELEASE)
         if self._redis is not None:
             self._redis.close()
+        if self._lost is not None:
+            with contextlib.suppress(*_TROUBLE):
+                self._lost.eval(_RELEASE, 1, self._key, self._token)
+            self._lost.close()

@@ -11,7 +11,7 @@ from common import clock
 from common.settings import Settings
 from migrations import backup, first_run, ladder, reports
 from migrations.chain import Chain
-from migrations.errors import MigrationError, Refused, SchemaConflict, TimedOut, one_line
+from migrations.errors import Refused, SchemaConflict, TimedOut, one_line
 from migrations.guard import Guard, guard_for, process_name
 from migrations.lease import TTL_S, Lease, lease_key
 from migrations.outcomes import Exit, Outcome
@@ -91,12 +91,11 @@ def back_up(connection: Connection, given: Settings, state: State, report: repor
 def _work(
     connection: Connection, chain: Chain, state: State, report: reports.Report, *, fallback: bool
 ) -> Outcome:
-    broken_before = _broken_references(connection)
+    broken_before = ladder.broken_references(connection)
     climbed = ladder.climb(connection, chain, state, report, fallback=fallback)
     rows_after = reports.count_rows(connection)
     reports.check_kept(report.rows_before, rows_after)
-    if new := _broken_references(connection) - broken_before:
-        raise MigrationError(f"foreign keys were broken: {sorted(new)[:3]}")
+    ladder.check_references(connection, broken_before)
     lines = first_run.prepare(connection)
     verdict = reports.DEGRADED if climbed.degraded else reports.OK
     reports.end(connection, report, verdict, rung=climbed.rung, rows_after=rows_after, error=climbed.error)
@@ -123,10 +122,3 @@ def failed(connection: Connection, report: reports.Report, error: Exception) -> 
         log.error("the failure could not be recorded: %s", one_line(trouble))
     code = Exit.REFUSED if refused else Exit.FAILED
     return Outcome(code, verdict, f"{verdict}: {line}", report.id)
-
-
-def _broken_references(connection: Connection) -> set[tuple[object, ...]]:
-    """SQLite: rows without their parent (legacy files may have some already). PostgreSQL checks by itself."""
-    if connection.dialect.name != "sqlite":
-        return set()
-    return {tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}

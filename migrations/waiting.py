@@ -45,7 +45,8 @@ class Watch:
     def __init__(self, given: Settings, chain: Chain, since: datetime) -> None:
         self._engine = schema.probe(given.database_url)
         self._chain, self._since, self._patience_s = chain, since, given.migration_timeout
-        self._began = self._alive = self._told = time.monotonic()
+        self._began = self._alive = time.monotonic()
+        self._told = float("-inf")
         self._trouble = "nobody is upgrading it"
 
     def __enter__(self) -> Watch:
@@ -113,4 +114,6 @@ class Watch:
             others = f", {lease_holder} has the lease" if lease_holder else ""
             why = f"{self._trouble}{others}"
             raise TimedOut(f"the schema is not current, no sign of life for {silent_s:.0f} s: {why}")
+        if lease_holder:
+            self._tell(lease_holder)
         pause()

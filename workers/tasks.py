@@ -1,10 +1,11 @@
-"""The tasks: ticks, nothing else. What they do is in `workers.steps`."""
+"""The tasks: ticks, whose work is in `workers.steps`, and the operator's upgrade."""
 
 from __future__ import annotations
 
 import logging
 
 from common.db import reading, transaction
+from common.gate import DEGRADED, run_migrations
 from common.services import credits, proof
 from common.services import sweep as sweeping
 from common.words import Step
@@ -14,6 +15,7 @@ from workers.steps import all_flows
 
 log = logging.getLogger(__name__)
 
+_UPGRADE_S = 6 * 3600  # every statement of an upgrade has its own limit; this one only ends what hangs
 _MOST_ROUNDS = 50  # of one part of a sweep; the next sweep is near
 _LOGGED = 20
 
@@ -84,3 +86,21 @@ def verify() -> None:
         log.error("ledger: %d contradictions; `flask --app web.app ledger verify` lists them", len(findings))
     else:
         log.info("ledger: every credit is accounted for")
+
+
+class UpgradeFailed(Exception):
+    """`python -m migrations upgrade` ended with an exit code that is not good enough to serve."""
+
+
+# Acknowledged when it begins: an upgrade may take longer than the broker waits before it hands a message on.
+@app.task(name="migrations.upgrade", acks_late=False, time_limit=_UPGRADE_S, soft_time_limit=_UPGRADE_S - 60)
+def upgrade() -> None:
+    """Upgrade the database, for operators who trigger it so: `celery -A workers.app call migrations.upgrade`.
+
+    The same command under the same lock as everywhere; `python -m migrations status` shows how it ended.
+    Raises UpgradeFailed.
+    """
+    code = run_migrations("upgrade")
+    if code not in (0, DEGRADED):
+        raise UpgradeFailed(f"exit code {code}")
+    log.info("the upgrade ended with exit code %d", code)
