@@ -48,3 +48,8 @@ class Doom:
 def met(path: Path) -> Path:
     """What the file is called once its doom has struck."""
     return path.with_suffix(".met")
+
+
+def hold(path: Path) -> Path:
+    """What stands beside the doom while no job may be claimed for its submit, so that many can be at once."""
+    return path.with_suffix(".hold")

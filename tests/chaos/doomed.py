@@ -16,6 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sqlalchemy.orm import Session
 from common.services import claims, lifecycle, webhooks
 from common.storage import Storage
 from common.words import Step
-from tests.chaos.doom import ENVIRONMENT, Boundary, Doom, met
+from tests.chaos.doom import ENVIRONMENT, Boundary, Doom, hold, met
 from workers.app import app
 from workers.flow import AnyFlow, Leased
 from workers.steps import deliver, store
@@ -129,6 +130,8 @@ def _claiming(step: Step, take: Callable[..., list[Any]]) -> Callable[..., list[
     """Take nothing until all can be taken at once; then die before the commit."""
 
     def doomed(session: Session, *args: Any, **kwargs: Any) -> list[Any]:
+        if step is Step.SUBMIT and hold(_path).exists():
+            return []
         doom = _doom(step)
         if doom is None or doom.boundary is not Boundary.CLAIMING:
             return take(session, *args, **kwargs)
@@ -212,22 +215,18 @@ def _put_around(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
 
 def _wait_at_every_boundary() -> None:
     """Here and in every child that is forked from here."""
-    for owner, name, step in (
-        (claims, "submits", Step.SUBMIT),
-        (claims, "lost_submits", Step.RECONCILE),
-        (claims, "results_to_store", Step.STORE),
-        (webhooks, "due", Step.DELIVER),
-    ):
-        _put_around(owner, name, lambda take, step=step: _claiming(step, take))
-    due = _claiming(Step.POLL, claims.due)
-    _put_around(claims, "due", lambda _: due)
+    _put_around(claims, "submits", partial(_claiming, Step.SUBMIT))
+    _put_around(claims, "lost_submits", partial(_claiming, Step.RECONCILE))
+    _put_around(claims, "due", partial(_claiming, Step.POLL))
+    _put_around(claims, "results_to_store", partial(_claiming, Step.STORE))
+    _put_around(webhooks, "due", partial(_claiming, Step.DELIVER))
     _put_around(lifecycle, "sending", _sending)
     for flow in (Submit, Reconcile, Poll, Store, Deliver):
         _put_around(flow, "ask", _asking)
         _put_around(flow, "record", _recorded)
     _put_around(JobFlow, "_write_all", _recording)
-    _put_around(lifecycle, "still_running", lambda write: _recording_of(Step.POLL, write))
-    _put_around(deliver, "_write_all", lambda write: _recording_of(Step.DELIVER, write))
+    _put_around(lifecycle, "still_running", partial(_recording_of, Step.POLL))
+    _put_around(deliver, "_write_all", partial(_recording_of, Step.DELIVER))
     _put_around(store, "storage", lambda real: lambda: _Puts(real()))
 
 

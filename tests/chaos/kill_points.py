@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from aiohttp import web
 
 from common.words import Step
-from tests.chaos.doom import ENVIRONMENT, Boundary, Doom, met
+from tests.chaos.doom import ENVIRONMENT, Boundary, Doom, hold, met
 from tests.chaos.proof import commands
 from tests.infrastructure.children import wait_until
 from tests.infrastructure.client import Client
@@ -164,6 +164,7 @@ class DoomedPlatform:
     def play(self, point: Point) -> list[str]:
         """A job at each provider, one death, and every promise that was broken then, a line each."""
         self._played += 1
+        hold(self._doom).touch()
         user = self.platform.user(credits=CREDITS)
         if point.step is Step.RECONCILE:
             for provider in self.world.providers:
@@ -194,8 +195,7 @@ class DoomedPlatform:
         return wrong
 
     def _submit_together(self, user: Client, point: Point, prompts: Mapping[str, str]) -> dict[str, str]:
-        """While the worker stands still, so that it finds all of them at once."""
-        self._worker.pause()
+        """While the worker may take none, so that it finds all of them at once."""
         ids = {
             provider: user.submit(
                 model, prompts[provider], webhook_url=f"{self.receiver.url}/{self._played}/{provider}"
@@ -203,7 +203,7 @@ class DoomedPlatform:
             for provider, model in MODELS.items()
         }
         Doom(point.step, point.boundary, point.gathered, point.whole, self._played).write(self._doom)
-        self._worker.resume()
+        hold(self._doom).unlink()
         return ids
 
     # ------------------------------------------------------------ what must be true
