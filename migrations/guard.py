@@ -15,7 +15,7 @@ import os
 import random
 import socket
 import time
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -156,6 +156,7 @@ class PostgresGuard:
         except OperationalError:
             self._forget_connection()
             raise
+        event.listen(self._engine, "do_connect", _refuse)
         self._show_life()
         return connection
 
@@ -209,6 +210,11 @@ class PostgresGuard:
         self._forget_connection()  # closing the session is what releases the lock
         self._engine.dispose()
         self._pulse_engine.dispose()
+
+
+def _refuse(*_: object) -> NoReturn:
+    """SQLAlchemy would connect again, and what follows an error would go on without the guard."""
+    raise MigrationError("the connection that had the guard was lost, and the guard with it")
 
 
 def _postgres_engine(url: str, name: str) -> Engine:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 import types
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,10 @@ import sqlalchemy as sa
 
 from common.settings import Settings
 from migrations.chain import HERE, Chain
+from tests.infrastructure.children import wait_until
 from tests.infrastructure.databases import Released
 from tests.infrastructure.postgres import Postgres
-from tests.migrations.children import stub_setup
+from tests.migrations.children import start_upgrade, stub_setup
 
 NO_REDIS = "redis://127.0.0.1:1/0"
 
@@ -41,6 +45,15 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Nothing."""
 '''
+
+# Shows that it runs, and goes on once the file `go` is there.
+SLOW = """
+op.add_column_if_missing("job", sa.Column("slow", sa.Text()))
+with open({log!r}, "a") as file:
+    file.write("x")
+while not Path({go!r}).exists():
+    time.sleep(0.02)
+"""
 
 
 @pytest.fixture
@@ -115,3 +128,47 @@ def setup_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     module.prepare_fresh_database = lambda session: stub_setup(session, calls)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "common.services.setup", module)
     return calls
+
+
+@pytest.fixture
+def stage(folder: Path, tmp_path: Path) -> Iterator[Stage]:
+    """A copy of the chain, and processes that run it."""
+    made = Stage(folder, tmp_path)
+    yield made
+    made.clear()
+
+
+class Stage:
+    """A chain, with a revision that goes on when it is told to, and the processes that run it."""
+
+    def __init__(self, folder: Path, place: Path) -> None:
+        self.folder, self.body_log, self.go, self._place = folder, place / "bodies", place / "go", place
+        self.processes: list[BaseProcess] = []
+
+    def add_slow_revision(self) -> None:
+        add_revision(self.folder, "aaaa00000001", SLOW.format(log=str(self.body_log), go=str(self.go)))
+
+    def start(self, given: Settings, count: int = 1, *, lease_s: float = 15.0) -> list[BaseProcess]:
+        first = len(self.processes)
+        started = [
+            start_upgrade(given, self.folder, self._place / f"log{first + number}", lease_s=lease_s)
+            for number in range(count)
+        ]
+        self.processes += started
+        return started
+
+    def logs(self) -> str:
+        return "".join(path.read_text() for path in sorted(self._place.glob("log*")))
+
+    def wait_for_body(self, runs: int = 1) -> None:
+        wait_until(lambda: self.bodies >= runs, 20, what=f"body number {runs}")
+
+    @property
+    def bodies(self) -> int:
+        return len(self.body_log.read_text()) if self.body_log.exists() else 0
+
+    def clear(self) -> None:
+        for process in self.processes:
+            if process.is_alive():
+                os.kill(process.pid or 0, signal.SIGKILL)
+                process.join()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import pytest
 import redis
@@ -18,65 +15,10 @@ from common.settings import Settings
 from migrations import runner
 from migrations.chain import Chain
 from migrations.lease import lease_key
-from tests.migrations.children import exit_codes, start_upgrade
-from tests.migrations.conftest import NO_REDIS, add_revision, settings_for
+from tests.migrations.children import exit_codes
+from tests.migrations.conftest import NO_REDIS, Stage, add_revision, settings_for
 
 CROWD = 8
-
-# Shows that it runs, and goes on once the file `go` is there.
-SLOW = """
-op.add_column_if_missing("job", sa.Column("slow", sa.Text()))
-with open({log!r}, "a") as file:
-    file.write("x")
-while not Path({go!r}).exists():
-    time.sleep(0.02)
-"""
-
-
-@pytest.fixture
-def stage(folder: Path, tmp_path: Path) -> Iterator[Stage]:
-    made = Stage(folder, tmp_path)
-    yield made
-    made.clear()
-
-
-class Stage:
-    """A chain with a slow revision, and the processes that run it."""
-
-    def __init__(self, folder: Path, place: Path) -> None:
-        self.folder, self.body_log, self.go, self._place = folder, place / "bodies", place / "go", place
-        self.processes: list[BaseProcess] = []
-
-    def add_slow_revision(self) -> None:
-        add_revision(self.folder, "aaaa00000001", SLOW.format(log=str(self.body_log), go=str(self.go)))
-
-    def start(self, given: Settings, count: int = 1, *, lease_s: float = 15.0) -> list[BaseProcess]:
-        first = len(self.processes)
-        started = [
-            start_upgrade(given, self.folder, self._place / f"log{first + number}", lease_s=lease_s)
-            for number in range(count)
-        ]
-        self.processes += started
-        return started
-
-    def logs(self) -> str:
-        return "".join(path.read_text() for path in sorted(self._place.glob("log*")))
-
-    def wait_for_body(self, runs: int = 1) -> None:
-        end = time.monotonic() + 20
-        while self.bodies < runs:
-            assert time.monotonic() < end, self.logs()
-            time.sleep(0.01)
-
-    @property
-    def bodies(self) -> int:
-        return len(self.body_log.read_text()) if self.body_log.exists() else 0
-
-    def clear(self) -> None:
-        for process in self.processes:
-            if process.is_alive():
-                os.kill(process.pid or 0, signal.SIGKILL)
-                process.join()
 
 
 def heads(url: str) -> list[str]:
