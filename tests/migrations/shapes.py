@@ -38,6 +38,28 @@ def _index(found: Any) -> str:
     return str({**found, "dialect_options": options})
 
 
+_SQLITE_CATALOGUE = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+_POSTGRES_CATALOGUE = """
+SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+    pg_get_expr(d.adbin, d.adrelid)
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'index', c.relname, pg_get_indexdef(i.indexrelid), NULL, i.indisvalid, NULL
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid WHERE c.relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'constraint', c.relname, k.conname, pg_get_constraintdef(k.oid), k.convalidated, NULL
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid WHERE c.relnamespace = 'public'::regnamespace
+"""
+
+
+def catalogue(connection: sa.Connection) -> list[str]:
+    """All that the database itself has written down about its tables: like `shape`, but quick."""
+    query = _SQLITE_CATALOGUE if connection.dialect.name == "sqlite" else _POSTGRES_CATALOGUE
+    return sorted(map(repr, connection.exec_driver_sql(query)))
+
+
 def sample_values(table: sa.Table) -> dict[str, Any]:
     """One row that satisfies every NOT NULL column."""
     values: dict[str, Any] = {}

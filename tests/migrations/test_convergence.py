@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from common.db.schema import VERSION_TABLE
 from common.settings import Settings
 from migrations import reports, runner
 from migrations.chain import Chain
 from migrations.guard import guard_for
 from migrations.target import METADATA
-from tests.migrations.shapes import sample_values, shape
+from tests.infrastructure.postgres import Postgres
+from tests.migrations.conftest import settings_for
+from tests.migrations.shapes import catalogue, sample_values, shape
 
+PRIVATE = """"'{}'::jsonb\""""
 REVISIONS = [script.revision for script in Chain().revisions]
 
 
@@ -48,32 +50,49 @@ def fill(engine: sa.Engine) -> dict[str, int]:
     return {table.name: 1 for table in tables}
 
 
+@pytest.fixture(scope="module")
+def by_models(postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What create_all makes, on each database."""
+    url = postgres_server.create_database()
+    made: dict[str, object] = {}
+    for place in (f"sqlite:///{tmp_path_factory.mktemp('models')}/models.db", url):
+        engine = sa.create_engine(settings_for(place).database_url, poolclass=sa.NullPool)
+        METADATA.create_all(engine)
+        made[engine.dialect.name] = likeness(engine)
+    postgres_server.drop_database(url)
+    return made
+
+
+def likeness(engine: sa.Engine) -> object:
+    """Every table, column by column. PostgreSQL's own catalogue is quicker to read, and has no order of columns.
+
+    The default of `tool.access_control` is left out: where tools of a legacy program were there first there is one.
+    """
+    if engine.dialect.name == "sqlite":
+        found = shape(engine)
+        columns = found["tool"]["columns"]
+        columns["access_control"] = columns["access_control"][:2]
+        return found
+    with engine.connect() as connection:
+        lines = [line for line in catalogue(connection) if VERSION_TABLE not in line]
+    return [line.replace(PRIVATE, "None") if "'access_control'" in line else line for line in lines]
+
+
 def test_the_chain_and_create_all_make_the_same(
-    given: Settings, engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path
+    given: Settings, engine: sa.Engine, by_models: dict[str, object]
 ) -> None:
     assert runner.upgrade(given, Chain()).code == 0
-    by_chain = shape(engine)
-    if engine.dialect.name == "sqlite":
-        other = sa.create_engine(f"sqlite:///{tmp_path}/other.db")
-    else:
-        other = engine
-        with engine.begin() as connection:
-            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-            connection.exec_driver_sql("CREATE SCHEMA public")
-    METADATA.create_all(other)
-    by_models = shape(other)
-    assert by_chain.keys() == by_models.keys()
-    for table in by_models:
-        assert by_chain[table] == by_models[table], table
+    assert likeness(engine) == by_models[engine.dialect.name]
 
 
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
 def test_every_earlier_revision_upgrades_and_keeps_its_rows(
-    revision: str, given: Settings, engine: sa.Engine
+    revision: str, given: Settings, engine: sa.Engine, by_models: dict[str, object]
 ) -> None:
     upgrade_to(given.database_url, revision)
     rows = fill(engine)
     assert runner.upgrade(given, Chain()).code == 0
+    assert likeness(engine) == by_models[engine.dialect.name]
     with engine.connect() as connection:
         after = {
             table: connection.scalar(sa.select(sa.func.count()).select_from(sa.table(table)))
