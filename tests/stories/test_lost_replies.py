@@ -10,8 +10,7 @@ from tests.simulators.frame import Fault, Simulator
 from tests.stories.conftest import Installation
 from tests.stories.test_a_job_at_each_provider import assert_stored, entries
 
-# Who can be asked, or tells it in a callback, and who never can (SUBMIT_UNKNOWN). Both Flux APIs serve the last one:
-# it goes to BFL, the idle one, while fal is busy with its own.
+# Who can be asked, or tells it in a callback, and who never can. Both Flux APIs serve the last model.
 FOUND = {
     "kling": ("kling/text-to-video", "POST /v1/videos/text2video"),
     "midjourney": ("midjourney/imagine", "POST /mj/submit/imagine"),
@@ -47,6 +46,8 @@ def test_a_reply_that_is_lost_after_the_job_was_taken(installation: Installation
     ids = {}
     for name, (model, creates) in (FOUND | LOST).items():
         simulators[name].misbehave(Fault("drop_reply", creates))
+        if name == "bfl":  # the idle one of both is chosen
+            user.until(ids["fal"], lambda job: job["attempts"] == 1)
         ids[name] = user.submit(model, prompts[name])["id"]
 
     jobs = {name: user.ended(job_id, 60) for name, job_id in ids.items()}

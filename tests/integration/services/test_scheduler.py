@@ -125,10 +125,10 @@ def ends_of(job_ids: list[str]) -> Counter[tuple[str, str | None]]:
         return Counter((status, (error or {}).get("code")) for status, error in rows)
 
 
-def first_attempted(count: int) -> list[str]:
-    """The jobs of the first attempts."""
+def attempted() -> list[str]:
+    """The jobs of all attempts, in their order."""
     with transaction() as session:
-        return list(session.scalars(select(JobAttempt.job_id).order_by(JobAttempt.id).limit(count)))
+        return list(session.scalars(select(JobAttempt.job_id).order_by(JobAttempt.id)))
 
 
 def accounts_of(claimed: list[SubmitClaim]) -> Counter[str]:
@@ -239,38 +239,59 @@ def test_what_an_account_has_no_room_for_goes_to_another(user: Actor, make_accou
 def test_limits_hold_while_workers_are_killed(
     database_url: str, make_actor: MakeActor, make_account: MakeAccount
 ) -> None:
-    """3 accounts with 5 slots each, 300 jobs, 6 processes of which one is killed every now and then."""
+    work_through_kills(database_url, make_actor, make_account, jobs=300)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1200)
+def test_limits_hold_for_a_thousand_jobs_while_workers_are_killed(
+    database_url: str, make_actor: MakeActor, make_account: MakeAccount
+) -> None:
+    work_through_kills(database_url, make_actor, make_account, jobs=1000)
+
+
+def work_through_kills(
+    database_url: str, make_actor: MakeActor, make_account: MakeAccount, jobs: int
+) -> None:
+    """3 accounts with 5 slots each, 6 processes of which one is killed after every 30 submits; a big user's backlog,
+    and two small users, of whom one comes when half of it is done."""
     seed = secrets.randbelow(10**6)
     print(f"seed {seed}")
     chance = random.Random(seed)
     ids = [make_account(limit=5) for _ in range(3)]
-    big, small = make_actor(100_000), make_actor(1000)
-    everything = [*submit(big, 290), *(mine := submit(small, 10))]
+    big, small, late = make_actor(100_000), make_actor(1000), make_actor(1000)
+    everything = [*submit(big, jobs - 20), *(mine := submit(small, 10))]
     environment = {
         "DATABASE_URL": database_url, "SECRET_KEY": "a secret for tests",
         "LEASE_S": "2", "RECONCILE_WINDOW_S": "4", "POLL_INTERVAL_S": "0.3",
     }  # fmt: skip
+    before, theirs = 0, list[str]()
     with (
         Provider(runs_s=0.3, busy=0.01, seed=seed) as provider,
         Workers(6, provider, environment) as workers,
     ):
-        for kill in range(1, 9):
+        for goal in range(30, jobs - 50, 30):
             wait_until(
-                lambda goal=30 * kill: provider.submits.total() >= goal,  # type: ignore[misc]
+                lambda goal=goal: provider.submits.total() >= goal,  # type: ignore[misc]
                 2 * WAIT_S,
-                what=f"{30 * kill} submits",
+                what=f"{goal} submits",
             )
             workers.kill9(chance.randrange(6))
+            if not theirs and goal > jobs / 2:
+                theirs = submit(late, 10)
+                before = len(attempted())
         wait_until(lambda: not live(), 3 * WAIT_S, what="the end of all jobs", every_s=0.1)
         assert workers.failed() == []
+    everything += theirs
     assert max(provider.most.values()) <= 5
     assert max(provider.submits.values()) == 1
     ends = ends_of(everything)
-    assert ends.total() == 300
+    assert ends.total() == jobs
     assert set(ends) <= {("succeeded", None), ("failed", "submit_unknown")}, ends
     assert ends["succeeded", None] == provider.submits.total()  # whatever the provider took was found again
     assert [used(account) for account in ids] == [0, 0, 0]
-    assert set(first_attempted(60)) >= set(mine)
+    assert set(attempted()[:60]) >= set(mine)
+    assert set(attempted()[before : before + 60]) >= set(theirs)
     submit(big, 20)
     assert accounts_of(give()) == dict.fromkeys(ids, 5)
 
