@@ -14,26 +14,29 @@ Shape = dict[str, dict[str, Any]]
 def shape(engine: sa.Engine) -> Shape:
     """Every table: columns with type, nullability and default; keys, indexes and constraints with their names."""
     inspector = sa.inspect(engine)
+    names = [table for table in inspector.get_table_names() if table != VERSION_TABLE]
+    columns = inspector.get_multi_columns(filter_names=names)  # of all at once: two hundred queries fewer
+    keys = inspector.get_multi_pk_constraint(filter_names=names)
+    parts = {
+        "indexes": inspector.get_multi_indexes(filter_names=names),
+        "unique": inspector.get_multi_unique_constraints(filter_names=names),
+        "foreign keys": inspector.get_multi_foreign_keys(filter_names=names),
+        "checks": inspector.get_multi_check_constraints(filter_names=names),
+    }
     return {
-        table: _table(inspector, table) for table in inspector.get_table_names() if table != VERSION_TABLE
+        table: {
+            "columns": {
+                column["name"]: (str(column["type"]), column["nullable"], column["default"])
+                for column in columns[None, table]
+            },
+            "primary key": str(keys[None, table]),
+            **{name: sorted(map(_text, found.get((None, table), []))) for name, found in parts.items()},
+        }
+        for table in names
     }
 
 
-def _table(inspector: sa.Inspector, table: str) -> dict[str, Any]:
-    return {
-        "columns": {
-            column["name"]: (str(column["type"]), column["nullable"], column["default"])
-            for column in inspector.get_columns(table)
-        },
-        "primary key": str(inspector.get_pk_constraint(table)),
-        "indexes": sorted(map(_index, inspector.get_indexes(table))),
-        "unique": sorted(map(str, inspector.get_unique_constraints(table))),
-        "foreign keys": sorted(map(str, inspector.get_foreign_keys(table))),
-        "checks": sorted(map(str, inspector.get_check_constraints(table))),
-    }
-
-
-def _index(found: Any) -> str:
+def _text(found: Any) -> str:
     options = {name: str(value) for name, value in found.get("dialect_options", {}).items()}
     return str({**found, "dialect_options": options})
 
