@@ -189,9 +189,7 @@ class Bfl(Provider[BflGeneration]):
 
     def _host(self, request: web.Request) -> str:
         """The region whose host was asked; empty for the global one."""
-        assert request.transport is not None
-        port = request.transport.get_extra_info("sockname")[1]
-        return next((region for region, known in self._ports.items() if known == port), "")
+        return next((region for region, port in self._ports.items() if port == request.url.port), "")
 
     async def _call_webhook(self, made: BflGeneration, url: str, secret: str | None) -> None:
         """Once; whether the real service tries again is not known (section 6)."""
