@@ -7,6 +7,7 @@ import secrets
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from common.errors import InvalidInput
 from common.models import User
 from common.services import catalog, users
 from common.settings import settings
@@ -18,7 +19,7 @@ DEFAULT_ADMIN = "admin@example.com"
 def prepare_fresh_database(session: Session) -> list[str]:
     """Fill the catalogue and create the first admin if there is no user yet. Returns lines for the operator.
 
-    Without ADMIN_PASSWORD a random one is made, and shown this once.
+    Without ADMIN_PASSWORD a random one is made, and shown this once. Raises InvalidInput, which names the setting.
     """
     new_models = catalog.sync(session)
     lines = [f"Catalogue: {len(new_models)} models added"] if new_models else []
@@ -32,7 +33,10 @@ def _first_admin(session: Session) -> list[str]:
     email = given.admin_email or DEFAULT_ADMIN
     chosen = given.admin_password.get_secret_value()
     password = chosen or secrets.token_urlsafe(12)
-    admin = users.create_user(session, email=email, name="Admin", role=Role.ADMIN, password=password)
+    try:
+        admin = users.create_user(session, email=email, name="Admin", role=Role.ADMIN, password=password)
+    except InvalidInput as error:
+        raise InvalidInput(f"ADMIN_{str(error.param).upper()}: {error}", param=error.param) from None
     lines = [f"Admin: {admin.email}" + ("" if chosen else f", password (shown only now): {password}")]
     token = given.admin_api_token.get_secret_value()
     if token:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from common.db.schema import VERSION_TABLE
 
 Shape = dict[str, dict[str, Any]]
+Rows = dict[str, list[tuple[object, ...]]]
 
 
 def shape(engine: sa.Engine) -> Shape:
@@ -61,6 +62,17 @@ def catalogue(connection: sa.Connection) -> list[str]:
     """All that the database itself has written down about its tables: like `shape`, but quick."""
     query = _SQLITE_CATALOGUE if connection.dialect.name == "sqlite" else _POSTGRES_CATALOGUE
     return sorted(map(repr, connection.exec_driver_sql(query)))
+
+
+def read(connection: sa.Connection, columns: dict[str, list[str]]) -> Rows:
+    """All rows of those tables, in those columns only."""
+    return {
+        table: [
+            tuple(row)
+            for row in connection.execute(sa.select(*map(sa.column, names)).select_from(sa.table(table)))
+        ]
+        for table, names in columns.items()
+    }
 
 
 def sample_values(table: sa.Table) -> dict[str, Any]:

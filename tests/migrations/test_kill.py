@@ -22,7 +22,7 @@ from migrations.outcomes import Exit
 from tests.infrastructure.postgres import Postgres
 from tests.migrations.children import exit_codes, start_upgrade
 from tests.migrations.conftest import NO_REDIS, settings_for
-from tests.migrations.shapes import catalogue
+from tests.migrations.shapes import Rows, catalogue, read
 from tests.migrations.test_convergence import fill, upgrade_to
 
 OLD = "7e5b5dc7342b"
@@ -30,7 +30,6 @@ SOME = (3, 20, 40, 60)
 LEASE_S = 0.6
 PAUSE_S = 0.05
 Beginning = Literal["empty", "old"]
-Rows = dict[str, list[tuple[object, ...]]]
 
 
 @dataclass(frozen=True)
@@ -116,17 +115,6 @@ def _scene(
 
 def looking(url: str) -> sa.Connection:
     return sa.create_engine(url, poolclass=sa.NullPool).connect()
-
-
-def read(connection: sa.Connection, columns: dict[str, list[str]]) -> Rows:
-    """All rows of those tables, in those columns only."""
-    return {
-        table: [
-            tuple(row)
-            for row in connection.execute(sa.select(*map(sa.column, names)).select_from(sa.table(table)))
-        ]
-        for table, names in columns.items()
-    }
 
 
 @dataclass
