@@ -104,6 +104,16 @@ def test_the_image_runs_as_nobody_in_particular_and_installs_nothing_at_start() 
     assert " ".join(command) == PROCFILE["web"]
 
 
+def test_the_image_can_make_backups_of_composes_postgresql() -> None:
+    """pg_dump refuses a server newer than itself."""
+    text = (ROOT / "Dockerfile").read_text()
+    assert f"\nFROM {SERVICES['postgres']['image']} AS postgres\n" in text
+    assert (
+        f"/usr/lib/postgresql/{SERVICES['postgres']['image'].partition(':')[2].partition('.')[0]}/bin" in text
+    )
+    assert "for name in pg_dump pg_restore psql;" in text.rpartition("\nFROM ")[2]
+
+
 def test_app_json_starts_every_process() -> None:
     assert set(APP["formation"]) == set(SERVING)
     assert {addon.partition(":")[0] for addon in APP["addons"]} == {"heroku-postgresql", "heroku-redis"}
