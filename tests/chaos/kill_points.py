@@ -15,7 +15,6 @@ from aiohttp import web
 
 from common.words import Step
 from tests.chaos.doom import ENVIRONMENT, Boundary, Doom, hold, met
-from tests.chaos.proof import commands
 from tests.infrastructure.children import wait_until
 from tests.infrastructure.client import Client
 from tests.infrastructure.platform import Platform
@@ -257,7 +256,3 @@ class DoomedPlatform:
 
     def _told(self, path: str) -> list[str]:
         return [call.headers["webhook-id"] for call in self.receiver.asked(f"POST {path}")]
-
-    def in_the_end(self) -> list[str]:
-        """What the operators' commands find."""
-        return commands(self.platform)

@@ -65,10 +65,10 @@ def _about(storm: Storm, sent: Sent, job: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def commands(platform: Platform) -> list[str]:
-    """What `ledger verify` and `doctor` still find after a while."""
+def commands(platform: Platform, *chosen: tuple[str, ...]) -> list[str]:
+    """What operators' commands, by default `ledger verify` and `doctor`, still find after a while."""
     wrong = []
-    for arguments in (("ledger", "verify"), ("doctor",)):
+    for arguments in chosen or (("ledger", "verify"), ("doctor",)):
         said: list[str] = []
 
         def clean(arguments: tuple[str, ...] = arguments, said: list[str] = said) -> bool:
