@@ -7,18 +7,25 @@ would fail with SQLITE_BUSY when it upgrades), a plain `BEGIN` for one that only
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from common.settings import settings
 
+_POOL = 12  # connections of a process
+_REST_S = 1.0
 _POSTGRES_OPTIONS = (
     "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=30000"
 )
@@ -32,16 +39,17 @@ def engine() -> Engine:
     return made
 
 
-def build_engine(url: str, *, pool_size: int = 4) -> Engine:
+def build_engine(url: str) -> Engine:
     """An engine with the options that every process shares; `url` has passed the settings' check."""
-    if url.startswith("sqlite"):
-        return _sqlite(url)
-    return create_engine(
+    return _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
+
+
+def _postgresql(url: str) -> Engine:
+    made = create_engine(
         url,
-        pool_size=pool_size,
-        max_overflow=8,
+        pool_size=_POOL,
+        max_overflow=0,  # these are closed after each use, and opening one costs more than most transactions
         pool_timeout=5,
-        pool_pre_ping=True,
         pool_recycle=1800,
         pool_use_lifo=True,
         connect_args={
@@ -53,6 +61,24 @@ def build_engine(url: str, *, pool_size: int = 4) -> Engine:
             "options": _POSTGRES_OPTIONS,
         },
     )
+    event.listen(made, "checkin", _remember_use)
+    event.listen(made, "checkout", partial(_ping_after_rest, made))
+    return made
+
+
+def _remember_use(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ping_after_rest(
+    made: Engine, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object
+) -> None:
+    """Like `pool_pre_ping`, but a busy connection is not asked each time: no server dies and is back so soon."""
+    if time.monotonic() - record.info.get("used_at", time.monotonic()) > _REST_S:
+        try:
+            made.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise DisconnectionError from error  # the pool opens another one
 
 
 def _sqlite(url: str) -> Engine:
