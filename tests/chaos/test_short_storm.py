@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.proof import findings
 from tests.chaos.storm import Database, Storm
 
-SECONDS, JOBS = 15.0, 30
+SECONDS, JOBS = 9.0, 24
 
 
 @pytest.mark.timeout(300)
