@@ -116,10 +116,10 @@ def _shrunk(path: Path) -> bytes | None:
     with Image.open(path, formats=("PNG", "JPEG", "GIF", "WEBP")) as image:
         if image.width * image.height > _DECODE_PIXELS:
             return None
-        # With a gap a JPEG is decoded at up to an eighth of its size, which saves most of the work.
-        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        # Without a gap a JPEG is decoded at no more than the size that is wanted: a fourth of the work.
+        image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=1.0)
         out = io.BytesIO()
-        _opaque(image).save(out, "JPEG", quality=82, optimize=True)
+        _opaque(image).save(out, "JPEG", quality=82)
         return out.getvalue()
 
 
