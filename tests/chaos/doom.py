@@ -30,12 +30,13 @@ class Boundary(StrEnum):
 @dataclass(frozen=True)
 class Doom:
     """Who dies where: a process of the pool, or (`whole`) its parent with it. `gathered`: how many claims must be
-    at that place."""
+    at that place; `cancels`: only those count whose users want to cancel, else only the others."""
 
     step: Step
     boundary: Boundary
     gathered: int
     whole: bool = False
+    cancels: bool = False
     number: int = 0  # tells one from the next
 
     def write(self, path: Path) -> None:

@@ -77,17 +77,21 @@ def _are_all_there(doom: Doom, keys: Iterable[str]) -> bool:
         return len(_arrived[doom]) >= doom.gathered
 
 
-def _in_transaction(step: Step, boundary: Boundary, keys: Sequence[str]) -> None:
+def _in_transaction(step: Step, boundary: Boundary, work: Iterable[Leased]) -> None:
     """Nobody can be waited for here; what is written down together was gathered before."""
     doom = _doom(step)
-    if doom is not None and doom.boundary is boundary and _are_all_there(doom, keys):
+    if doom is None or doom.boundary is not boundary:
+        return
+    keys = _meant(doom, work)
+    if keys and _are_all_there(doom, keys):
         _die(doom)
 
 
-async def _in_the_loop(step: Step, boundary: Boundary, keys: Sequence[str]) -> None:
+async def _in_the_loop(step: Step, boundary: Boundary, work: Iterable[Leased]) -> None:
     """Wait for the others and die; where it is the next boundary that kills, go on to it with them."""
     doom = _doom(step)
-    if doom is None:
+    keys = _meant(doom, work) if doom is not None else []
+    if doom is None or not keys:
         return
     if doom.boundary is boundary:
         if _are_all_there(doom, keys):
@@ -119,8 +123,9 @@ def _in_a_thread(step: Step, boundary: Boundary, key: str) -> None:
         time.sleep(_LOOK_S)
 
 
-def _keys(work: Iterable[Leased]) -> list[str]:
-    return [claim.key for claim in work]
+def _meant(doom: Doom, work: Iterable[Leased]) -> list[str]:
+    """The keys of those claims that this doom is about."""
+    return [claim.key for claim in work if getattr(claim, "cancel_requested", False) == doom.cancels]
 
 
 # ---------------------------------------------------------------- what is put around the flows
@@ -147,9 +152,9 @@ def _claiming(step: Step, take: Callable[..., list[Any]]) -> Callable[..., list[
 
 def _sending(send: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     def doomed(session: Session, work: Sequence[Leased]) -> list[Any]:
-        _in_transaction(Step.SUBMIT, Boundary.CLAIMED, _keys(work))
+        _in_transaction(Step.SUBMIT, Boundary.CLAIMED, work)
         sent = send(session, work)
-        _in_transaction(Step.SUBMIT, Boundary.SENDING, _keys(sent))
+        _in_transaction(Step.SUBMIT, Boundary.SENDING, sent)
         return sent
 
     return doomed
@@ -158,9 +163,9 @@ def _sending(send: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 def _asking(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def doomed(flow: AnyFlow, portion: list[Any]) -> Any:
         first = Boundary.SENT if flow.step is Step.SUBMIT else Boundary.CLAIMED
-        await _in_the_loop(flow.step, first, _keys(portion))
+        await _in_the_loop(flow.step, first, portion)
         answered = await ask(flow, portion)
-        await _in_the_loop(flow.step, Boundary.ANSWERED, _keys(portion))
+        await _in_the_loop(flow.step, Boundary.ANSWERED, portion)
         return answered
 
     return doomed
@@ -170,7 +175,7 @@ def _recording(write: Callable[..., None]) -> Callable[..., None]:
     def doomed(flow: AnyFlow, session: Session, answered: Sequence[tuple[Any, Any]]) -> None:
         write(flow, session, answered)
         session.flush()
-        _in_transaction(flow.step, Boundary.RECORDING, _keys(claim for claim, _ in answered))
+        _in_transaction(flow.step, Boundary.RECORDING, [claim for claim, _ in answered])
 
     return doomed
 
@@ -179,7 +184,7 @@ def _recording_of(step: Step, write: Callable[..., None]) -> Callable[..., None]
     def doomed(session: Session, answered: Sequence[tuple[Any, Any]]) -> None:
         write(session, answered)
         session.flush()
-        _in_transaction(step, Boundary.RECORDING, _keys(claim for claim, _ in answered))
+        _in_transaction(step, Boundary.RECORDING, [claim for claim, _ in answered])
 
     return doomed
 
@@ -187,7 +192,7 @@ def _recording_of(step: Step, write: Callable[..., None]) -> Callable[..., None]
 def _recorded(record: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     async def doomed(flow: AnyFlow, answered: Sequence[tuple[Any, Any]]) -> None:
         await record(flow, answered)
-        _in_transaction(flow.step, Boundary.RECORDED, _keys(claim for claim, _ in answered))
+        _in_transaction(flow.step, Boundary.RECORDED, [claim for claim, _ in answered])
 
     return doomed
 

@@ -40,6 +40,7 @@ CREATES = {
     "jimeng": "CVSync2AsyncSubmitTask",
 }
 TELL = frozenset({"fal", "midjourney", "kling"})  # whether they have a lost submit
+STOP = frozenset({"fal", "midjourney"})  # when asked to, while the job waits in their queue
 SETTINGS = {
     "LEASE_S": "2",
     "RECONCILE_WINDOW_S": "3",
@@ -55,16 +56,18 @@ _TWICE = (Boundary.ANSWERED, Boundary.RECORDING)  # of a delivery: it has arrive
 
 @dataclass(frozen=True)
 class Point:
-    """Where to die. `run_s`: how long the providers work, so that the first look finds it done or not."""
+    """Where to die. `run_s`: how long the providers work, so that the first look finds it done or not. `cancels`: it
+    is while the providers are asked to stop, for which all users have asked."""
 
     step: Step
     boundary: Boundary
     whole: bool = False
     run_s: float = 0.0
+    cancels: bool = False
 
     def __str__(self) -> str:
         who = "worker" if self.whole else "child"
-        return f"{self.step} {self.boundary} {who}{' running' * (self.run_s > 0)}"
+        return f"{self.step} {self.boundary} {who}{' running' * (self.run_s > 0)}{' cancel' * self.cancels}"
 
     @property
     def gathered(self) -> int:
@@ -80,7 +83,13 @@ class Point:
         again = self.step is Step.SUBMIT and self.boundary in (Boundary.CLAIMED, Boundary.SENDING)
         return 2 if again else 1
 
-    def is_lost(self, provider: str) -> bool:
+    def end(self, provider: str) -> tuple[str, str | None]:
+        """The job's status and error."""
+        if self.cancels:
+            return "canceled", "canceled"
+        return ("failed", "submit_unknown") if self._is_lost(provider) else ("succeeded", None)
+
+    def _is_lost(self, provider: str) -> bool:
         """Whether nobody can ever know what this provider has done."""
         if self.boundary is Boundary.SENT:
             return True
@@ -106,7 +115,9 @@ def every_point(*, whole: bool) -> list[Point]:
         points.append(Point(Step.STORE, boundary, whole))
         if boundary in common:
             points += [Point(step, boundary, whole) for step in (Step.RECONCILE, Step.POLL, Step.DELIVER)]
-    return points
+    # At the end: what the providers go on with is still watched, which would be in the way of others.
+    cancel = (Boundary.CLAIMED, Boundary.ANSWERED, Boundary.RECORDING, Boundary.RECORDED)
+    return points + [Point(Step.POLL, boundary, whole, cancels=True) for boundary in cancel]
 
 
 class Receiver(Simulator):
@@ -134,6 +145,7 @@ class DoomedPlatform:
             self.world = stack.enter_context(World(at_once=24))
             self.receiver = Receiver()
             stack.enter_context(Stage([self.receiver]))
+            self.world.midjourney.account.is_admin = True  # who may cancel
             valkey = stack.enter_context(Valkey(self._folder / "valkey"))
             self.platform = stack.enter_context(self._install(valkey))
             self.platform.release()
@@ -168,11 +180,17 @@ class DoomedPlatform:
         if point.step is Step.RECONCILE:
             for provider in self.world.providers:
                 provider.misbehave(Fault("drop_reply", CREATES[provider.name]))
-        prompts = {
-            provider: f"{point} at {provider} {self._played} [queue=0] [run={point.run_s}]"
-            for provider in MODELS
-        }
-        ids = self._submit_together(user, point, prompts)
+        ids = self._submit(user, point)
+        if not point.cancels:
+            self._write_doom(point)
+            hold(self._doom).unlink()  # all of them are found at once
+        else:
+            hold(self._doom).unlink()
+            for job_id in ids.values():
+                user.until(job_id, lambda job: job["status"] == "running")
+            self._write_doom(point)
+            for job_id in ids.values():
+                user.post(f"/v1/jobs/{job_id}/cancel", None)
         try:
             wait_until(met(self._doom).exists, _STRIKES_S, what=f"death at {point}")
         except TimeoutError as error:
@@ -182,7 +200,33 @@ class DoomedPlatform:
         if point.whole:
             self._worker.wait()
             self._worker = self._start_worker()
+        return self._wrong(point, user, ids)
+
+    def _submit(self, user: Client, point: Point) -> dict[str, str]:
+        pace = f"[queue={30 if point.cancels else 0}] [run={point.run_s}]"
+        return {
+            provider: user.submit(
+                model,
+                f"{point} at {provider} {self._played} {pace}",
+                webhook_url=f"{self.receiver.url}/{self._played}/{provider}",
+            )["id"]
+            for provider, model in MODELS.items()
+        }
+
+    def _write_doom(self, point: Point) -> None:
+        Doom(point.step, point.boundary, point.gathered, point.whole, point.cancels, self._played).write(
+            self._doom
+        )
+
+    # ------------------------------------------------------------ what must be true
+
+    def _wrong(self, point: Point, user: Client, ids: Mapping[str, str]) -> list[str]:
         jobs = {provider: user.ended(job_id, _ENDS_S) for provider, job_id in ids.items()}
+        if point.cancels:  # who was charged before the provider was seen to have stopped gets that back
+            for provider in STOP:
+                jobs[provider] = user.until(
+                    ids[provider], lambda job: job["cost"]["charged"] == 0, _ENDS_S, what=f"{point} is free"
+                )
         wrong = [
             f"{point}, {provider}: {line}"
             for provider, job in jobs.items()
@@ -193,29 +237,14 @@ class DoomedPlatform:
             wrong.append(f"{point}: balance {user.credits()}, spent {spent}")
         return wrong
 
-    def _submit_together(self, user: Client, point: Point, prompts: Mapping[str, str]) -> dict[str, str]:
-        """While the worker may take none, so that it finds all of them at once."""
-        ids = {
-            provider: user.submit(
-                model, prompts[provider], webhook_url=f"{self.receiver.url}/{self._played}/{provider}"
-            )["id"]
-            for provider, model in MODELS.items()
-        }
-        Doom(point.step, point.boundary, point.gathered, point.whole, self._played).write(self._doom)
-        hold(self._doom).unlink()
-        return ids
-
-    # ------------------------------------------------------------ what must be true
-
     def _about(self, point: Point, user: Client, provider: str, job: Mapping[str, Any]) -> Iterable[str]:
         prompt = job["input"]["prompt"]
-        wanted = ("failed", "submit_unknown") if point.is_lost(provider) else ("succeeded", None)
-        if (job["status"], (job["error"] or {}).get("code")) != wanted:
-            yield f"{job['status']} {job['error']}, wanted {wanted}"
+        if (job["status"], (job["error"] or {}).get("code")) != point.end(provider):
+            yield f"{job['status']} {job['error']}, wanted {point.end(provider)}"
         if job["attempts"] != point.attempts():
             yield f"{job['attempts']} attempts, wanted {point.attempts()}"
         yield from self._about_provider(point, provider, prompt)
-        yield from self._about_credits(user, job)
+        yield from self._about_credits(point, user, provider, job)
         if job["status"] == "succeeded":
             made = [hashlib.sha256(content).hexdigest() for content in self.world.made_for(prompt)]
             if not made or [artifact["sha256"] for artifact in job["artifacts"]] != made:
@@ -235,14 +264,19 @@ class DoomedPlatform:
         if self.world.submits(prompt) != point.submits():
             yield f"made {self.world.submits(prompt)} times, wanted {point.submits()}"
 
-    def _about_credits(self, user: Client, job: Mapping[str, Any]) -> Iterable[str]:
-        """Exactly one settlement, of the whole price or of nothing."""
+    def _about_credits(
+        self, point: Point, user: Client, provider: str, job: Mapping[str, Any]
+    ) -> Iterable[str]:
+        """Exactly one settlement, of the whole price or of nothing; and what was charged too early is given back."""
         entries = user.get("/v1/credits/ledger")["data"]
-        kinds = sorted(entry["kind"] for entry in entries if entry["job_id"] == job["id"])
-        end = "capture" if job["status"] == "succeeded" else "release"
-        if kinds != sorted(["hold", end]):
+        kinds = [entry["kind"] for entry in reversed(entries) if entry["job_id"] == job["id"]]
+        costs = job["status"] == "succeeded" or (point.cancels and provider not in STOP)
+        allowed = [["hold", "capture"]] if costs else [["hold", "release"]]
+        if point.cancels and not costs:
+            allowed.append(["hold", "capture", "refund"])
+        if kinds not in allowed:
             yield f"ledger {kinds}"
-        if job["cost"]["charged"] != (job["cost"]["held"] if end == "capture" else 0):
+        if job["cost"]["charged"] != (job["cost"]["held"] if costs else 0):
             yield f"cost {job['cost']}"
 
     def _about_webhook(self, point: Point, provider: str) -> Iterable[str]:
