@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,8 +190,8 @@ class DoomedPlatform:
             for job_id in ids.values():
                 user.until(job_id, lambda job: job["status"] == "running")
             self._write_doom(point)
-            for job_id in ids.values():
-                user.post(f"/v1/jobs/{job_id}/cancel", None)
+            with ThreadPoolExecutor(len(ids)) as together:  # each is answered once its provider was asked
+                list(together.map(lambda job_id: user.post(f"/v1/jobs/{job_id}/cancel", None), ids.values()))
         try:
             wait_until(met(self._doom).exists, _STRIKES_S, what=f"death at {point}")
         except TimeoutError as error:
