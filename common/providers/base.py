@@ -251,8 +251,11 @@ class Adapter:
         """Look for a lost submit by its reference. NoVerdict(gone=True): asked properly, and it is not there (yet)."""
         return NoVerdict(message="this provider cannot be asked by reference")
 
-    async def cancel(self, http: Http, handle: Handle) -> bool:
-        """Ask the provider to stop. True only where it confirms that nothing will be made or charged."""
+    async def cancel(self, http: Http, handle: Handle) -> bool | NoVerdict:
+        """Ask the provider to stop. True only where it confirms that nothing will be made or charged.
+
+        NoVerdict: nobody could be asked now; another try may reach the provider.
+        """
         return False
 
     def adopt(self, callback: JsonObject) -> Accepted | None:

@@ -90,9 +90,11 @@ class Fal(RemoteAdapter):
             case _:
                 return no_verdict(reply, _detail(body), gone=reply.status == 404)
 
-    async def _cancel(self, http: Http, handle: Handle) -> bool:
+    async def _cancel(self, http: Http, handle: Handle) -> Reply:
+        return await http.send("PUT", self._url(handle, "cancel_url"), headers=self._key())
+
+    def _confirmed(self, reply: Reply) -> bool:
         """Only OK means that it left the queue; a running one decides for itself (section 7)."""
-        reply = await http.send("PUT", self._url(handle, "cancel_url"), headers=self._key())
         return 200 <= reply.status < 300 and reply.object().get("status") == "OK"
 
     def adopt(self, callback: JsonObject) -> Accepted | None:

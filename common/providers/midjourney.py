@@ -189,9 +189,11 @@ class Midjourney(RemoteAdapter):
             await self._confirm(http, submission, provider_ref, proposed)
         return Accepted(provider_ref=provider_ref)
 
-    async def _cancel(self, http: Http, handle: Handle) -> bool:
+    async def _cancel(self, http: Http, handle: Handle) -> Reply:
+        return await self._send(http, "POST", f"/task/{quote(handle.provider_ref, safe='')}/cancel")
+
+    def _confirmed(self, reply: Reply) -> bool:
         """TA with an admin's token: 200 and an empty body (section 9). NZ has no such call."""
-        reply = await self._send(http, "POST", f"/task/{quote(handle.provider_ref, safe='')}/cancel")
         if reply.status != 200:
             return False
         return not reply.body.strip() or integer(reply.object().get("code")) == 1

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TypeVar
 
 from common.providers.base import (
@@ -72,12 +73,18 @@ class RemoteAdapter(Adapter):
             found = NoVerdict(message=str(error))
         return self._presentable(found)
 
-    async def cancel(self, http: Http, handle: Handle) -> bool:
-        """Ask the provider to stop; True only where it confirms."""
+    async def cancel(self, http: Http, handle: Handle) -> bool | NoVerdict:
+        """Ask the provider to stop; True only where it confirms, NoVerdict where it does not answer."""
         try:
-            return await self._cancel(http, handle)
-        except (NotSent, Unanswered):
+            reply = await self._cancel(http, handle)
+        except (NotSent, Unanswered) as error:
+            return NoVerdict(message=f"no answer to the request to stop: {type(error).__name__}")
+        if reply is None:
             return False
+        busy = (
+            reply.status == HTTPStatus.TOO_MANY_REQUESTS or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        )
+        return no_verdict(reply) if busy else self._confirmed(reply)
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         raise NotImplementedError
@@ -88,7 +95,11 @@ class RemoteAdapter(Adapter):
     async def _find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
         return NoVerdict(message="this provider cannot be asked by reference")
 
-    async def _cancel(self, http: Http, handle: Handle) -> bool:
+    async def _cancel(self, http: Http, handle: Handle) -> Reply | None:
+        """The answer to the call that asks to stop; None where the provider has no such call."""
+        return None
+
+    def _confirmed(self, reply: Reply) -> bool:
         return False
 
     def _presentable(self, verdict: V, *private: str | None) -> V:

@@ -259,10 +259,11 @@ def submits(session: Session, limit: int, full: frozenset[str] = frozenset()) ->
     """
     if not _anything_is_due(session):
         return []
-    rooms, in_flight = _rooms(session, full)
+    waiting = set(session.scalars(select(_waiting_models())))
+    rooms, in_flight = _rooms(session, waiting, full)
     if not rooms:
         return []
-    turns = _turns(session, rooms, in_flight, limit)
+    turns = _turns(session, waiting, rooms, in_flight, limit)
     chosen: list[tuple[Waiting, str]] = []
     while len(chosen) < limit and any(room.is_open for room in rooms) and (job := turns.next()):
         room = place(job, rooms)
@@ -279,13 +280,12 @@ def _anything_is_due(session: Session) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
-def _rooms(session: Session, full: frozenset[str]) -> tuple[list[Room], Counter[str]]:
+def _rooms(session: Session, waiting: set[str], full: frozenset[str]) -> tuple[list[Room], Counter[str]]:
     """The accounts that can take something of what waits, and how much every user has at them and their like.
 
     The accounts' rows stay locked until the transaction ends: whoever schedules next waits for it, and then counts
     what it has given out.
     """
-    waiting = set(session.scalars(select(_waiting_models())))
     account = ProviderAccount
     rows = session.execute(
         select(
@@ -431,8 +431,14 @@ def _write_intents(session: Session, claims: list[SubmitClaim], numbers: Mapping
 # ---------------------------------------------------------------- who waits
 
 
-def _turns(session: Session, rooms: list[Room], in_flight: Mapping[str, int], limit: int) -> Turns:
-    """The first jobs of all users that these accounts could take, so that one user's backlog hides nobody."""
+def _turns(
+    session: Session, waiting: set[str], rooms: list[Room], in_flight: Mapping[str, int], limit: int
+) -> Turns:
+    """The first jobs of all users that these accounts could take, so that one user's backlog hides nobody.
+
+    A model that nothing waited for when the accounts were locked is left to the next time: the best account for it
+    may not be among them.
+    """
     dialect = session.get_bind().dialect.name
     fitting = {"now": clock.epoch(), "accounts": [room.account_id for room in rooms]}
 
@@ -445,7 +451,7 @@ def _turns(session: Session, rooms: list[Room], in_flight: Mapping[str, int], li
             return []
         return _jobs(read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=most))
 
-    models = sorted({model for room in rooms for model in room.models})
+    models = sorted({model for room in rooms for model in room.models if model in waiting})
     rows = read(_firsts(dialect), models=models)
     piles = len({row[:2] for row in rows})
     if piles == _PILES:

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=Claim)
 
+CANCEL_TRIES = 4  # in a row to ask a provider to stop that does not answer
+_CANCEL_AGAIN_S = 1.0
 GONE_LIMIT = 5  # times in a row that a provider denies a job before that is a verdict
 LATE_WINDOW_S = 6 * 3600.0  # how long a timed-out or canceled generation is still watched for its result
 LATE_POLL_S = 30.0
@@ -302,11 +304,17 @@ def failed(session: Session, claim: Claim, verdict: Failed) -> None:
 
 
 def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
-    """A look that told nothing: keep the state and look again, less often; repeated denial is a failure."""
-    if claim.cancel_requested and not claim.finished:
-        cancel_answered(session, claim, confirmed=False)  # not a look: it was asked to stop
-        return
+    """A look that told nothing: keep the state and look again, less often; repeated denial is a failure.
+
+    Where it was asked to stop and did not answer, it is asked again, but a user who cancels need not wait for ever.
+    """
     failures = claim.failures + 1
+    if claim.cancel_requested and not claim.finished:
+        if failures < CANCEL_TRIES:
+            _release(session, claim, step=Step.POLL, due_in_s=_CANCEL_AGAIN_S, failures=failures)
+        else:
+            cancel_answered(session, claim, confirmed=False)
+        return
     if seen.gone and failures >= GONE_LIMIT:
         failed(
             session,
@@ -646,18 +654,19 @@ def _fence(session: Session, claim: Claim) -> bool:
 
 
 def _release(session: Session, claim: Claim, *, step: Step, due_in_s: float, **values: Any) -> bool:
-    """Put the lease down and say what comes next and when: at once where the provider is to be asked to stop.
+    """Put the lease down and say what comes next and when: at once where the provider is still to be asked to stop.
 
     Returns whether the user has asked to cancel. Raises LeaseLost if the step was somebody else's already.
     """
     now = clock.epoch()
+    was_asked = claim.step is Step.POLL and claim.cancel_requested
     put_down = session.execute(
         update(JobStep)
         .where(JobStep.job_id == claim.job_id, JobStep.lease_token == claim.token)
         .values(
             step=step,
             due_at=case((JobStep.cancel_at.is_not(None), now), else_=now + due_in_s)
-            if step is Step.POLL
+            if step is Step.POLL and not was_asked
             else now + due_in_s,
             lease_token=None,
             **values,

@@ -120,5 +120,6 @@ async def _look(adapter: Adapter, http: Http, portion: list[Claim]) -> Answered[
     ]
 
 
-async def _cancel(adapter: Adapter, http: Http, claim: Claim) -> Canceled:
-    return Canceled(await adapter.cancel(http, claim.handle) if claim.handle else False)
+async def _cancel(adapter: Adapter, http: Http, claim: Claim) -> Canceled | NoVerdict:
+    answer = await adapter.cancel(http, claim.handle) if claim.handle else False
+    return answer if isinstance(answer, NoVerdict) else Canceled(answer)

@@ -251,10 +251,24 @@ def test_a_cancel_whose_worker_died_is_asked_again(actor: Actor) -> None:
     assert Seen(actor, job_id).end == FREE
 
 
-def test_a_broken_adapter_cannot_keep_a_job_from_being_canceled(actor: Actor) -> None:
+def test_a_provider_that_does_not_answer_is_asked_to_stop_a_few_times(actor: Actor) -> None:
     job_id, _ = run(actor)
     cancel(actor, job_id)
-    write(lifecycle.no_verdict, claim_poll(), NoVerdict(message="internal error: KeyError"))
+    for _ in range(lifecycle.CANCEL_TRIES - 1):
+        write(lifecycle.no_verdict, claim_poll(), NoVerdict(message="no answer"))
+        assert Seen(actor, job_id).status == Status.RUNNING
+        with transaction() as session:
+            due_at = session.scalars(select(JobStep.due_at)).one()
+        assert clock.epoch() < due_at < clock.epoch() + 5  # neither at once nor in this model's rhythm
+    write(lifecycle.cancel_answered, claim_poll(), confirmed=True)
+    assert Seen(actor, job_id).end == FREE
+
+
+def test_a_provider_that_never_answers_cannot_keep_a_job_from_being_canceled(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    cancel(actor, job_id)
+    for _ in range(lifecycle.CANCEL_TRIES):
+        write(lifecycle.no_verdict, claim_poll(), NoVerdict(message="internal error: KeyError"))
     assert (Seen(actor, job_id).end, Seen(actor, job_id).waiting) == (CHARGED, True)
 
 

@@ -627,12 +627,21 @@ def test_a_completed_request_is_fetched_always() -> None:
 @pytest.mark.parametrize(
     ("status", "word", "confirmed"),
     [(200, "OK", True), (202, "CANCELLATION_REQUESTED", False), (400, "ALREADY_COMPLETED", False),
-     (404, "NOT_FOUND", False), (500, "OK", False)],
+     (404, "NOT_FOUND", False)],
 )  # fmt: skip
 def test_fal_confirms_a_cancel_only_in_the_queue(status: int, word: str, confirmed: bool) -> None:
     http = FakeHttp(reply(status, {"status": word}))
     assert run(adapter("fal").cancel(http, handle("flux/pro-1.1", "80e7"))) is confirmed
     assert (http.sent[0].method, http.sent[0].url) == ("PUT", f"{FAL}/cancel")
+
+
+@pytest.mark.parametrize("name", ["fal", "midjourney"])
+@pytest.mark.parametrize(
+    "answer", [reply(500), reply(503, {"status": "OK"}), reply(429), Unanswered("x"), NotSent("x")]
+)
+def test_who_does_not_answer_a_cancel_may_be_asked_again(name: str, answer: Any) -> None:
+    made = adapter(name)
+    like(run(made.cancel(FakeHttp(answer), handle(made.models[0], "80e7"))), NoVerdict)
 
 
 def test_fals_webhook_reveals_a_lost_request() -> None:
