@@ -93,18 +93,22 @@ class Storm:
             time.sleep(self._chance.uniform(*_PAUSES_S))
         self.mend()
         loading.join(PATIENCE_S)
+        if loading.is_alive():
+            raise TimeoutError(
+                f"{len(self.sent)} of {self.jobs} jobs were accepted {PATIENCE_S:g} s after the storm"
+            )
 
     def _load(self, seconds: float) -> None:
-        every_s = seconds / self.jobs
+        began = time.monotonic()
         for number in range(self.jobs):
             model = MODELS[number % len(MODELS)]
             prompt = f"storm {self.seed} job {number}"
-            began = time.monotonic()
             try:
                 self.sent.append(Sent(self._submit(model, prompt), prompt, model))
             except Refused as error:
                 self.refused.append(str(error))
-            time.sleep(max(0.0, every_s - (time.monotonic() - began)))
+            next_at = began + (number + 1) * seconds / self.jobs  # after a time of no answers it catches up
+            time.sleep(max(0.0, next_at - time.monotonic()))
 
     def _submit(self, model: str, prompt: str) -> str:
         """As a good client: the same key until there is an answer."""
