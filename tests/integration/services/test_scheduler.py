@@ -296,6 +296,27 @@ def work_through_kills(
     assert accounts_of(give()) == dict.fromkeys(ids, 5)
 
 
+def test_a_job_that_comes_while_slots_are_given_out_waits_for_its_best_account(
+    engine: Engine, user: Actor, make_account: MakeAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flux schnell is fal's alone; what comes meanwhile could go to BFL, too, whose account nobody looks at then."""
+    fal, bfl = make_account("fal"), make_account("bfl")
+    submit(user, model="flux/schnell")
+    look, comes_while = claims._loads, engine.dialect.name == "postgresql"  # on SQLite nothing can
+
+    def look_slowly(*args: Any) -> Any:
+        if comes_while:
+            submit(user)
+        return look(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claims, "_loads", look_slowly)
+        assert accounts_of(give()) == {fal: 1}
+    if not comes_while:
+        submit(user)
+    assert accounts_of(give()) == {bfl: 1}
+
+
 # ---------------------------------------------------------------- how many a minute
 
 
