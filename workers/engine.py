@@ -153,7 +153,7 @@ class Engine:
             task.cancel()
 
 
-_SHORTEST_PAUSE_S = 0.01
+_SHORTEST_PAUSE_S = 0.2  # what falls due within it is taken together: rounds cost more than rows
 _engine: tuple[int, Engine] | None = None
 
 
