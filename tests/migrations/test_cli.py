@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from common.db import schema
 from common.settings import settings
 from migrations import __main__ as cli
+from migrations.guard import guard_for, process_name
 from tests.migrations.conftest import NO_REDIS
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,28 @@ class TestCommands:
         assert status["reports"][0]["verdict"] == "ok"
         assert json.loads(command("current", "--json").output)[0]["revision"] == schema.head()
         assert len(json.loads(command("history", "--json").output)) == 11
+
+    def test_plan(self, engine: sa.Engine) -> None:
+        planned = command("plan")
+        assert planned.exit_code == 0
+        assert "CREATE INDEX ix_job_step_waiting ON job_step" in planned.output
+        steps = json.loads(command("plan", "--json").output)["steps"]
+        assert [step["revision"] for step in steps][-1] == schema.head()
+        command("upgrade")
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE wxiai_alembic_version SET version_num = 'f0f0f0f0f0f0'")
+        assert command("plan").exit_code == 1
+
+    def test_unlock(self, database_url: str) -> None:
+        free = command("unlock", "--json")
+        assert (free.exit_code, json.loads(free.output)["guard"]) == (0, None)
+        guard = guard_for(database_url)
+        assert guard.take() is not None
+        seen = command("unlock")
+        assert (seen.exit_code, seen.output.startswith(f"guard  {process_name()}, ")) == (0, True)
+        ended = command("unlock", "--terminate")
+        guard.release()
+        assert ended.exit_code == int(database_url.startswith("sqlite"))  # which ends nobody
 
     def test_waiting_in_vain(self) -> None:
         waited = command("wait")

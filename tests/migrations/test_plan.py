@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,8 @@ import sqlalchemy as sa
 from common.settings import Settings
 from migrations.chain import Chain
 from migrations.plan import Lock, Plan, plan
-from tests.infrastructure.environment import ROOT
 from tests.migrations.conftest import add_revision, settings_for
 from tests.migrations.test_verify import do, insert
-from tests.migrations.trees import migrations
 
 OLD = "ef6fab585ac1"
 
@@ -141,14 +138,3 @@ def test_current_foreign_and_broken(given: Settings, engine: sa.Engine, folder: 
     ]
     (folder / "versions" / "broken.py").write_text("import nowhere_to_be_found")
     assert "nowhere_to_be_found" in str(plan(given, Chain(folder)).error)
-
-
-def test_the_command(sqlite_at_head: str, tmp_path: Path) -> None:
-    engine = sa.create_engine(sqlite_at_head, poolclass=sa.NullPool)
-    do(engine, f"UPDATE wxiai_alembic_version SET version_num = '{OLD}'", "DROP INDEX ix_job_step_waiting")
-    done = migrations(ROOT, "plan", "--json", DATABASE_URL=sqlite_at_head)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["steps"][-1]["statements"][0]["sql"].startswith("CREATE INDEX ix_job_step_waiting")
-    do(engine, "UPDATE wxiai_alembic_version SET version_num = 'f0f0f0f0f0f0'")
-    assert migrations(ROOT, "plan", DATABASE_URL=sqlite_at_head).returncode == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,11 +16,9 @@ from common.settings import Settings
 from migrations.guard import Guard, guard_for, process_name
 from migrations.lease import TTL_S, Lease, lease_key
 from migrations.unlock import Unlocking, unlock
-from tests.infrastructure.environment import ROOT
 from tests.infrastructure.postgres import Postgres
 from tests.migrations.children import exit_codes
 from tests.migrations.conftest import Stage, settings_for
-from tests.migrations.trees import migrations
 
 
 @pytest.fixture
@@ -151,11 +148,3 @@ class TestLeases:
         found = unlock(settings_for(database_url), terminate=True)
         assert found.notes == ["Redis cannot be asked (ConnectionError): the guard alone decides"]
         assert found.left == []
-
-    def test_the_command(self, given: Settings, client: redis.Redis) -> None:
-        places = {"DATABASE_URL": given.database_url, "REDIS_URL": given.redis_url}
-        client.set(lease_key(given.database_url), "other-host:7:token", px=int(TTL_S * 1000))
-        left = migrations(ROOT, "unlock", "--terminate", "--json", **places)
-        assert (left.returncode, json.loads(left.stdout)["lease"]["process"]) == (1, "other-host:7")
-        client.flushall()
-        assert migrations(ROOT, "unlock", **places).stdout == "nobody is upgrading\n"
