@@ -90,12 +90,15 @@ def unlock(given: Settings, *, terminate: bool) -> Unlocking:
         with engine.connect() as connection:
             guard = _guard(connection)
             if terminate and guard is not None:
-                (done if _end(connection, guard) else left).append(_told(guard))
+                is_ended = _end(connection, guard)
+                (done if is_ended else left).append(_told(guard, is_ended=is_ended))
         notes, kept = _lease(lease)
         if terminate and kept is not None:
             token, holder = kept
             if not holder.is_stale:
-                left.append(f"{holder.process} still renews its lease: it is alive and gives it back itself")
+                left.append(
+                    f"{holder.process} renews its lease: it gives it back itself, or loses it in {TTL_S:.0f} s"
+                )
             elif lease.remove(token):
                 done.append(f"removed the lease of {holder.process}")
         return Unlocking(guard, kept[1] if kept else None, notes, done, left)
@@ -134,10 +137,12 @@ def _end(connection: Connection, guard: GuardHolder) -> bool:
     return True
 
 
-def _told(guard: GuardHolder) -> str:
+def _told(guard: GuardHolder, *, is_ended: bool) -> str:
     if guard.pid is None:
         return f"SQLite cannot end another process: end {guard.process} (host:pid) on its host"
-    return f"ended session {guard.pid} of {guard.process}: what it had not committed is undone"
+    if is_ended:
+        return f"ended session {guard.pid} of {guard.process}: what it had not committed is undone"
+    return f"session {guard.pid} of {guard.process} has been told to end and is still there"
 
 
 def _lease(lease: Lease) -> tuple[list[str], tuple[str, LeaseHolder] | None]:
