@@ -133,10 +133,10 @@ class Simulator:
 
     async def hang_up(self) -> None:
         """Stop serving; what is under way is cut, background work is dropped."""
-        self._ending.set()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        self._ending.set()  # not before: who is cancelled in a pause that has just ended may go on, for ever
         if self._caller is not None:
             await self._caller.close()
             self._caller = None
