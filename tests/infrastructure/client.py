@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -56,12 +57,9 @@ class Client:
         request = urllib.request.Request(self.url + path, data, sent, method=method)
         began = time.perf_counter()
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as reply:
+            with _replied(request, timeout_s) as reply:
                 return _answer(reply, began)
-        except urllib.error.HTTPError as error:
-            with error:
-                return _answer(error, began)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # also half an answer, of a server that was killed
             raise Refused(f"{method} {path}: {error}") from None
 
     def get(self, path: str) -> Any:
@@ -112,6 +110,14 @@ class Client:
         """Available and held."""
         found = self.get("/v1/credits")
         return found["available"], found["held"]
+
+
+def _replied(request: urllib.request.Request, timeout_s: float) -> Any:
+    """The reply, whatever its status."""
+    try:
+        return urllib.request.urlopen(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        return error
 
 
 def _answer(reply: Any, began: float) -> Answer:
