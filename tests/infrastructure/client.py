@@ -59,7 +59,10 @@ class Client:
         try:
             with _replied(request, timeout_s) as reply:
                 return _answer(reply, began)
-        except (OSError, http.client.HTTPException) as error:  # also half an answer, of a server that was killed
+        except (
+            OSError,
+            http.client.HTTPException,
+        ) as error:  # also half an answer, of a server that was killed
             raise Refused(f"{method} {path}: {error}") from None
 
     def get(self, path: str) -> Any:
