@@ -86,7 +86,12 @@ def troubled(session: Session, account_id: str, trouble: Trouble, retry_after_s:
 
 def is_half_open(failures: int, trouble: str | None) -> bool:
     """Whether an account has yet to prove that it works again: it gets one submit at a time."""
-    return failures >= BREAKER_THRESHOLD or trouble in _DEAD
+    return failures >= BREAKER_THRESHOLD or needs_operator(trouble)
+
+
+def needs_operator(trouble: str | None) -> bool:
+    """Whether the account's trouble does not mend itself: a wrong key, an empty balance."""
+    return trouble in _DEAD
 
 
 def other_account_may_serve(session: Session, model_adapters: Iterable[str], but: str) -> bool:

@@ -14,7 +14,7 @@ from common.db.types import Base
 from common.models import CreditAccount, Job, JobAttempt, JobEvent, JobStep, ProviderAccount, WebhookDelivery
 from common.providers.registry import adapters_for
 from common.services import credits, lifecycle, proof, webhooks
-from common.services.accounts import is_half_open
+from common.services.accounts import is_half_open, needs_operator
 from common.services.proof import Proof
 from common.settings import settings
 from common.words import TERMINAL, Outcome, Step
@@ -83,11 +83,7 @@ def figures(session: Session) -> Figures:
         overdue_s={step: max(0.0, now - waiting[step][1]) if step in waiting else 0.0 for step in _STEPS},
         slots_used={account.name: used.get(account.id, 0) for account in accounts},
         slots_limit={account.name: account.max_concurrency for account in accounts},
-        breakers_open=tuple(
-            account.name
-            for account in accounts
-            if is_half_open(account.failures, account.trouble) or account.open_until > now + _STALE_S
-        ),
+        breakers_open=tuple(account.name for account in accounts if _is_out(account, now)),
         past_deadline=_past_deadline(session, now - _STALE_S),
         stubborn=_count(session, JobStep.step == Step.STORE, JobStep.failures >= _STUBBORN),
         unserved=_unserved(session, {account.adapter for account in accounts}),
@@ -202,6 +198,14 @@ def _about_waiting(seen: Figures) -> list[str]:
     if seen.webhooks_overdue_s > _STALE_WEBHOOKS_S:
         lines.append(f"webhooks: the oldest has waited {seen.webhooks_overdue_s:.0f} s to be sent")
     return lines
+
+
+def _is_out(account: ProviderAccount, now: float) -> bool:
+    """Whether it does not work now. One whose pause is over is as good as any until the next job has tried it."""
+    if needs_operator(account.trouble):
+        return True
+    is_paused = account.open_until > now and is_half_open(account.failures, account.trouble)
+    return is_paused or account.open_until > now + _STALE_S
 
 
 def _about_accounts(seen: Figures) -> list[str]:

@@ -140,7 +140,7 @@ HARM: dict[str, tuple[Harm, str]] = {
     "a passed deadline": (step_is("running", deadline_at=LONG_AGO), "deadlines: 1 jobs are past theirs"),
     "a passed deadline in the queue": (step_is("queued", deadline_at=LONG_AGO), "deadlines: 1 jobs are past theirs"),
     "too many slots": (account_is("running", "running", max_concurrency=1), "2 slots in use of 1"),
-    "a broken account": (account_is(failures=9), "paused after repeated trouble"),
+    "a broken account": (account_is(failures=9, open_until=clock.epoch() + 600), "paused after repeated trouble"),
     "an empty account": (account_is(trouble="balance"), "paused after repeated trouble"),
     "a model that nobody serves": (account_is("queued", enabled=False), "flux/pro-1.1: 1 jobs wait, and no enabled"),
     "an old webhook": (webhook_waits(700), "webhooks: the oldest has waited 700 s"),
@@ -148,6 +148,7 @@ HARM: dict[str, tuple[Harm, str]] = {
     "a ledger that lies": (more_is_held, "ledger: user"),
 }  # fmt: skip
 NO_HARM: dict[str, Harm] = {
+    "an account that nobody has tried since its pause": account_is(failures=9, open_until=LONG_AGO),
     "a long queue": step_is("queued", due_at=LONG_AGO),
     "a result that waits a little": step_is("produced", due_at=clock.epoch() - 120),
     "a young webhook": webhook_waits(60),
