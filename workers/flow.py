@@ -53,10 +53,14 @@ class Flow(ABC, Generic[C, V]):
     step: ClassVar[Step]
     most: ClassVar[int]  # claims in flight in one process
     most_per_lane: ClassVar[int]
+    longest_s: ClassVar[float] = (
+        300.0  # a question that takes longer has hung: renewed leases would hide it for ever
+    )
     may_be_cut: ClassVar[bool] = True  # whether a question may be dropped when the process stops
 
     def __init__(self) -> None:
-        self._in_flight: dict[str, tuple[C, float]] = {}  # by key, with the moment of its claim
+        # With the moment of its claim; by key and token, since a row whose lease was lost may be claimed here again.
+        self._in_flight: dict[tuple[str, str], tuple[C, float]] = {}
         self._lanes: Counter[str] = Counter()
         self._answers: asyncio.Queue[tuple[list[C], Answered[C, V]]] = asyncio.Queue()
         self._asking: set[asyncio.Task[None]] = set()
@@ -155,7 +159,7 @@ class Flow(ABC, Generic[C, V]):
     def _take(self, claims: list[C]) -> None:
         now = time.monotonic()
         for claim in claims:
-            self._in_flight[claim.key] = (claim, now)
+            self._in_flight[claim.key, claim.token] = (claim, now)
             self._lanes[self.lane(claim)] += 1
         for portion in self.portions(claims):
             task = asyncio.create_task(self._carry(portion, now))
@@ -166,9 +170,12 @@ class Flow(ABC, Generic[C, V]):
         answered: Answered[C, V] = ()
         try:
             if time.monotonic() < claimed_at + settings().lease_s:  # the process may have been frozen since
-                answered = await self.ask(portion)
+                async with asyncio.timeout(self.longest_s):
+                    answered = await self.ask(portion)
         except asyncio.CancelledError:
             await self._hand_on(portion)
+        except TimeoutError:
+            log.error("step %s: no answer within %d s; the leases will run out", self.step, self.longest_s)
         except Exception:
             log.exception("step %s: asking broke; the leases will run out", self.step)
         self._answers.put_nowait((portion, answered))
@@ -214,7 +221,7 @@ class Flow(ABC, Generic[C, V]):
 
     def _let_go(self, portion: list[C]) -> None:
         for claim in portion:
-            del self._in_flight[claim.key]
+            del self._in_flight[claim.key, claim.token]
             lane = self.lane(claim)
             self._lanes[lane] -= 1
             if not self._lanes[lane]:

@@ -132,6 +132,36 @@ def test_an_answer_outlives_a_database_that_is_away() -> None:
     asyncio.run(story())
 
 
+def test_a_row_that_was_lost_and_claimed_here_again_stops_nothing() -> None:
+    async def story() -> None:
+        flow = Sample(Ledger([Item("a", "slow", "lost")]))
+        await flow.fill()
+        flow.ledger.waiting.append(Item("a", "slow", "again"))
+        await flow.fill()
+        assert flow.in_flight == 2
+        flow.gate.set()
+        await until(lambda: not flow.in_flight)
+        flow.ledger.waiting.append(Item("b"))
+        await flow.fill()
+        await until(lambda: flow.ledger.recorded == ["a", "a", "b"])
+        await flow.close(1)
+
+    asyncio.run(story())
+
+
+def test_a_question_that_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sample, "longest_s", 0.05)
+
+    async def story() -> None:
+        flow = Sample(Ledger([Item("a", "slow"), Item("b")]))
+        await flow.fill()
+        await until(lambda: not flow.in_flight)
+        assert (flow.ledger.recorded, flow.ledger.put_back) == (["b"], [])
+        await flow.close(1)
+
+    asyncio.run(story())
+
+
 def test_what_breaks_is_left_to_its_lease_and_hurts_no_other() -> None:
     async def story() -> None:
         flow = Sample(Ledger([Item("a", "broken"), Item("b")]))
