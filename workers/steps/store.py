@@ -41,6 +41,9 @@ from workers.threads import in_storage_thread, in_transaction
 
 log = logging.getLogger(__name__)
 
+_REFUSALS = (
+    3  # in a row before they count: one page of a media host in trouble is no verdict on what was made
+)
 _GRACE_S = 60.0  # after the promised life of a URL, before its refusal to answer counts as final
 
 
@@ -60,6 +63,7 @@ class Store(JobFlow[StoreClaim, Kept]):
     step = Step.STORE
     most = 16
     most_per_lane = 12
+    longest_s = 3600.0  # a large video over a slow line
 
     async def claim(self, limit: int, full: frozenset[str]) -> list[StoreClaim]:
         """Those whose URLs die first before the others."""
@@ -94,7 +98,10 @@ async def _transfer(claim: StoreClaim, kept: Kept) -> None:
     except SourceGone as error:
         kept.lost = f"The provider's result is gone: {error}"
     except SourceRefused as error:
-        kept.lost = f"The provider's result cannot be stored: {error}"
+        if claim.failures < _REFUSALS:
+            kept.later = str(error)
+        else:
+            kept.lost = f"The provider's result cannot be stored: {error}"
     except SourceTrouble as error:
         if clock.epoch() > claim.expires_at + _GRACE_S:
             kept.lost = f"The provider's result could not be fetched: {error}"
