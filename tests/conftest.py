@@ -26,11 +26,6 @@ hypothesis.settings.register_profile("wxiai", deadline=None, derandomize=bool(os
 hypothesis.settings.load_profile("wxiai")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: the longest tests mostly wait for processes that they have started."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Valkey]:
     """This session's Valkey. Tests that kill or pause a server start one of their own."""

@@ -17,11 +17,8 @@ from tests.infrastructure.postgres import Postgres
 
 SOME = [
     Point(Step.SUBMIT, Boundary.SENT, whole=True),
-    Point(Step.SUBMIT, Boundary.RECORDING),
-    Point(Step.RECONCILE, Boundary.RECORDING),
     Point(Step.POLL, Boundary.RECORDING),
     Point(Step.STORE, Boundary.PUT),
-    Point(Step.DELIVER, Boundary.ANSWERED),
 ]
 
 

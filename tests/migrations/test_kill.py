@@ -26,7 +26,7 @@ from tests.migrations.shapes import Rows, catalogue, read
 from tests.migrations.test_convergence import fill, upgrade_to
 
 OLD = "7e5b5dc7342b"
-SOME = (3, 20, 40, 60)
+SOME = (3, 40)
 LEASE_S = 0.6
 PAUSE_S = 0.05
 Beginning = Literal["empty", "old"]

@@ -74,7 +74,7 @@ class Installations:
         self._stack.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # an idle platform costs a fifth of a processor: it ends with the stories
 def shared_installations(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
 ) -> Iterator[Installations]:
@@ -86,7 +86,7 @@ def shared_installations(
 _KINDS = [pytest.param(kind, marks=pytest.mark.xdist_group(f"stories-{kind}")) for kind in ("small", "large")]
 
 
-@pytest.fixture(scope="session", params=_KINDS)
+@pytest.fixture(scope="package", params=_KINDS)
 def shared(request: pytest.FixtureRequest, shared_installations: Installations) -> Installation:
     """The running installation of this kind that all stories share which break nothing."""
     return shared_installations.make(request.param)
