@@ -6,6 +6,7 @@ It reads only the catalogue and our own bookkeeping tables; the revisions themse
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from sqlalchemy.exc import DBAPIError
 
 from common import clock
 from common.settings import settings
+
+log = logging.getLogger(__name__)
 
 VERSION_TABLE = "wxiai_alembic_version"
 SETUP_KEY = "setup"  # the row of app_setting that says: the first admin and the catalogue are there
@@ -167,6 +170,7 @@ def _sqlite_holder(url: str) -> Holder | None:
         return None
 
 
+_warned: set[str] = set()
 _cache: WeakKeyDictionary[Engine, tuple[float, SchemaState]] = WeakKeyDictionary()
 
 
@@ -181,7 +185,17 @@ def schema_state(engine: Engine, metadata: MetaData) -> SchemaState:
         with engine.connect().execution_options(reads_only=True) as connection:
             known = _look(connection, metadata)
         _cache[engine] = (now, known)
+        if known.usable and settings().log_compatibility_warnings:
+            _warn(known.missing)
     return known
+
+
+def _warn(missing: Missing) -> None:
+    """Once per column and process."""
+    for name in (f"{table}.{column}" for table, columns in missing.items() for column in columns):
+        if name not in _warned:
+            _warned.add(name)
+            log.warning("the database lacks %s: see `python -m migrations status`", name)
 
 
 def _look(connection: Connection, metadata: MetaData) -> SchemaState:

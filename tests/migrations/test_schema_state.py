@@ -51,6 +51,30 @@ def test_a_missing_column_is_listed_and_borne(
     app_engine.dispose()
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_missing_column_is_told_once(
+    wanted: bool,
+    app_engine: sa.Engine,
+    given: Settings,
+    engine: sa.Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runner.upgrade(given, Chain())
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE artifact DROP COLUMN url")
+    monkeypatch.setattr(schema, "_warned", set())
+    monkeypatch.setattr(
+        schema, "settings", lambda: given.model_copy(update={"log_compatibility_warnings": wanted})
+    )
+    caplog.clear()
+    for _ in range(2):
+        state(app_engine)
+    told = [record.getMessage() for record in caplog.records if record.name == schema.__name__]
+    assert told == ["the database lacks artifact.url: see `python -m migrations status`"] * wanted
+    app_engine.dispose()
+
+
 def test_a_missing_table_is_not_borne(app_engine: sa.Engine, given: Settings, engine: sa.Engine) -> None:
     runner.upgrade(given, Chain())
     with engine.begin() as connection:
