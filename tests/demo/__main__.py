@@ -20,7 +20,11 @@ from tests.infrastructure.client import Refused
 
 def main() -> int:
     """Returns the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for each in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # the first is ignored otherwise where a script starts us with `&`
+        signal.signal(each, _interrupt)
     console = Console(highlight=False, soft_wrap=True)
     try:
         with Demo(os.environ.get("PORT") or "8000", say=console.print) as demo:

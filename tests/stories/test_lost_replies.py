@@ -42,7 +42,7 @@ def creating_calls(simulator: Simulator, prompt: str) -> int:
 def test_a_reply_that_is_lost_after_the_job_was_taken(installation: Installation) -> None:
     user, world = installation.user(credits=CREDITS), installation.world
     simulators = {simulator.name: simulator for simulator in world.providers}
-    prompts = {name: f"unsaid by {name} to {user.token[-8:]} [run=2]" for name in FOUND | LOST}
+    prompts = {name: f"unsaid by {name} to {user.token[-8:]} [run=3]" for name in FOUND | LOST}
     ids = {}
     for name, (model, creates) in (FOUND | LOST).items():
         simulators[name].misbehave(Fault("drop_reply", creates))
