@@ -7,6 +7,7 @@ It knows no database, no queue and no other provider. The engine turns verdicts 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -215,8 +216,8 @@ PollVerdict: TypeAlias = Running | Succeeded | Failed | NoVerdict
 # ---------------------------------------------------------------- the adapter
 
 
-class Adapter:
-    """One provider API. Subclasses override what their provider can do; the defaults say 'it cannot'."""
+class Adapter(ABC):
+    """One provider API. All can submit and poll; of the rest the defaults say 'it cannot'."""
 
     name: ClassVar[str]  # registry key and provider_account.adapter
     provider: ClassVar[str]  # midjourney | kling | jimeng | flux
@@ -239,13 +240,13 @@ class Adapter:
         `secret_key` or `api_key`, jimeng `access_key secret_key`, bfl `api_key`, fal `key`."""
         return all(secrets.get(name) for name in cls.secret_names)
 
+    @abstractmethod
     async def submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         """Start one generation, exactly one HTTP attempt of the creating call. Never raises for an HTTP answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def poll(self, http: Http, handles: Sequence[Handle]) -> Mapping[str, PollVerdict]:
         """Look at up to `batch_size` generations; verdicts by provider_ref, a missing one counts as NoVerdict."""
-        raise NotImplementedError
 
     async def find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
         """Look for a lost submit by its reference. NoVerdict(gone=True): asked properly, and it is not there (yet)."""

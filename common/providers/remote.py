@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -86,11 +87,13 @@ class RemoteAdapter(Adapter):
         )
         return no_verdict(reply) if busy else self._confirmed(reply)
 
+    @abstractmethod
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
-        raise NotImplementedError
+        """The creating call and what its answer means."""
 
+    @abstractmethod
     async def _poll(self, http: Http, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
-        raise NotImplementedError
+        """The looking calls; verdicts by provider_ref."""
 
     async def _find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
         return NoVerdict(message="this provider cannot be asked by reference")

@@ -10,9 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
-
-from aiohttp import web
+from typing import Any, Self
 
 from common.words import Step
 from tests.chaos.doom import ENVIRONMENT, Boundary, Doom, hold, met
@@ -21,7 +19,8 @@ from tests.infrastructure.client import Client
 from tests.infrastructure.platform import Platform
 from tests.infrastructure.processes import Process, read_procfile
 from tests.infrastructure.valkey import Valkey
-from tests.simulators.frame import Fault, Simulator, Stage
+from tests.simulators.frame import Fault, Stage
+from tests.simulators.receiver import Receiver
 from tests.simulators.world import World
 
 CREDITS = 1000
@@ -119,18 +118,6 @@ def every_point(*, whole: bool) -> list[Point]:
     # At the end: what the providers go on with is still watched, which would be in the way of others.
     cancel = (Boundary.CLAIMED, Boundary.ANSWERED, Boundary.RECORDING, Boundary.RECORDED)
     return points + [Point(Step.POLL, boundary, whole, cancels=True) for boundary in cancel]
-
-
-class Receiver(Simulator):
-    """The users' webhook endpoint."""
-
-    name: ClassVar[str] = "receiver"
-
-    def routes(self) -> Iterable[web.AbstractRouteDef]:
-        return [web.post("/{path:.*}", self._taken)]
-
-    async def _taken(self, request: web.Request) -> web.Response:
-        return web.Response(status=204)
 
 
 class DoomedPlatform:

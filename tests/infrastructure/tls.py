@@ -9,63 +9,37 @@ import threading
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-_CHUNK = 65_536
+from tests.infrastructure.front import CHUNK, Front
 
 
-class TlsFront:
+class TlsFront(Front):
     """Accepts TLS on a port of its own and passes everything on to `port` of the loopback."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self._target = port
+        super().__init__(port)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(_certificate(folder))
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = int(self._listener.getsockname()[1])
         self.connections = 0
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, name="tls", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
-
-    def _serve(self, plain: socket.socket) -> None:
-        try:
-            with (
-                self._context.wrap_socket(plain, server_side=True) as outer,
-                socket.create_connection(("127.0.0.1", self._target), 5) as inner,
-            ):
-                self.connections += 1
-                inner.settimeout(None)
-                back = threading.Thread(target=_pump, args=(inner, outer), daemon=True)
-                back.start()
-                _pump(outer, inner)
-                back.join()
-        except OSError:
-            return
+    def serve(self, client: socket.socket) -> None:
+        """Both ways at once."""
+        with self._context.wrap_socket(client, server_side=True) as outer, self.connect() as inner:
+            self.connections += 1
+            back = threading.Thread(target=_pump, args=(inner, outer), daemon=True)
+            back.start()
+            _pump(outer, inner)
+            back.join()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(_CHUNK):
+        while data := source.recv(CHUNK):
             sink.sendall(data)
     with contextlib.suppress(OSError):
         sink.shutdown(socket.SHUT_WR)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class _Dropped(Exception):
     """The connection was cut under the answer."""
 
 
-class Simulator:
+class Simulator(ABC):
     """One simulated service on a port of the loopback. Subclasses give `routes()`; state belongs to the loop's thread.
 
     Tests read `calls` and set `faults` (through `misbehave`) from their own thread. What a handler or its background
@@ -90,9 +91,9 @@ class Simulator:
         self._background: set[asyncio.Task[None]] = set()
         self._caller: aiohttp.ClientSession | None = None
 
+    @abstractmethod
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """The paths this service answers."""
-        raise NotImplementedError
 
     @property
     def url(self) -> str:

@@ -5,6 +5,7 @@ Fields of the paths that the sheet only names (extend, lip-sync, effects, try-on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal, Self, TypeAlias
 
@@ -444,16 +445,16 @@ _NEW_UNITS_PER_S = {  # silent, with sound (section 9)
 }
 
 
-class NewForm(Part):
+class NewForm(Part, ABC):
     """What every product of the new generation takes; the model stands in the path."""
 
     settings: Settings = Settings()
     options: Options = Options()
 
     @property
+    @abstractmethod
     def words(self) -> str:
         """The prompt."""
-        raise NotImplementedError
 
     @property
     def units(self) -> float:

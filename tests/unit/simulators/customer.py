@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
-
-from aiohttp import web
+from typing import Any, Self
 
 from common.ids import new_id
 from common.providers.base import (
@@ -23,7 +21,6 @@ from common.providers.base import (
 )
 from common.providers.registry import MODELS, adapter_for
 from common.services.catalog import with_defaults
-from tests.simulators.frame import Simulator
 from workers.http import AioHttp
 
 PATIENCE_S = 10.0
@@ -115,15 +112,3 @@ class Customer:
 
 def handle(model: str, accepted: Accepted) -> Handle:
     return Handle(model=model, reference="att_test", provider_ref=accepted.provider_ref, memo=accepted.memo)
-
-
-class Receiver(Simulator):
-    """Somebody's webhook endpoint."""
-
-    name: ClassVar[str] = "receiver"
-
-    def routes(self) -> Iterable[web.AbstractRouteDef]:
-        return [web.post("/{path:.*}", self._taken)]
-
-    async def _taken(self, request: web.Request) -> web.Response:
-        return web.Response(status=204)

@@ -23,7 +23,8 @@ from tests.simulators.bfl import Bfl, signature
 from tests.simulators.frame import Fault, Stage
 from tests.simulators.media import MediaHost, png
 from tests.simulators.pace import Pace
-from tests.unit.simulators.customer import Customer, Receiver
+from tests.simulators.receiver import Receiver
+from tests.unit.simulators.customer import Customer
 
 PRO = "flux/pro-1.1"
 

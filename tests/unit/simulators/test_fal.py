@@ -27,7 +27,8 @@ from tests.simulators.fal import Fal, signature
 from tests.simulators.frame import Call, Fault, Stage
 from tests.simulators.media import MediaHost
 from tests.simulators.pace import Pace
-from tests.unit.simulators.customer import Customer, Receiver
+from tests.simulators.receiver import Receiver
+from tests.unit.simulators.customer import Customer
 
 PRO = "flux/pro-1.1"
 PATH = "fal-ai/flux-pro/v1.1"

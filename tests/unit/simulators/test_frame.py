@@ -15,7 +15,7 @@ from common.providers.base import NotSent, Reply, Unanswered
 from tests.infrastructure.children import wait_until
 from tests.simulators.frame import Fault, Simulator, Stage, json_answer
 from tests.simulators.pace import Generation, Pace
-from tests.unit.simulators.customer import Receiver
+from tests.simulators.receiver import Receiver
 from workers.http import AioHttp
 
 

@@ -34,7 +34,8 @@ from tests.simulators.frame import Fault, Stage
 from tests.simulators.jimeng import CODES, GATEWAY, QUERY, SUBMIT, VERSION, Jimeng, check_signature
 from tests.simulators.media import MediaHost, png
 from tests.simulators.pace import Pace
-from tests.unit.simulators.customer import Customer, Receiver
+from tests.simulators.receiver import Receiver
+from tests.unit.simulators.customer import Customer
 
 IMAGE, VIDEO = "jimeng/text-to-image", "jimeng/text-to-video"
 V40 = "jimeng_t2i_v40"

@@ -31,7 +31,8 @@ from tests.simulators.kling import ERRORS, Kling, KlingTask, signature
 from tests.simulators.kling_forms import LEGACY
 from tests.simulators.media import MediaHost, png
 from tests.simulators.pace import Pace
-from tests.unit.simulators.customer import Customer, Receiver
+from tests.simulators.receiver import Receiver
+from tests.unit.simulators.customer import Customer
 
 VIDEO, IMAGE = "kling/text-to-video", "kling/image"
 T2V, I2V, IMAGES = "/v1/videos/text2video", "/v1/videos/image2video", "/v1/images/generations"

@@ -31,7 +31,8 @@ from tests.simulators.media import MediaHost, png
 from tests.simulators.midjourney import Midjourney
 from tests.simulators.midjourney_tasks import Dialect
 from tests.simulators.pace import Pace
-from tests.unit.simulators.customer import Customer, Receiver
+from tests.simulators.receiver import Receiver
+from tests.unit.simulators.customer import Customer
 
 IMAGINE, ACTION = "midjourney/imagine", "midjourney/action"
 PICTURE = f"data:image/png;base64,{base64.b64encode(png('sent', 320, 320)).decode()}"
