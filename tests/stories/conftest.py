@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
+from common.db import build_engine
+from common.models import ProviderAccount
 from tests.infrastructure.client import Client
 from tests.infrastructure.platform import Platform
 from tests.infrastructure.postgres import Postgres
@@ -33,6 +36,14 @@ class Installation:
     def user(self, *, credits: int = 10_000) -> Client:
         """A new user with credits."""
         return self.platform.user(credits=credits)
+
+    def calm(self) -> None:
+        """Well-behaved simulators, and accounts that remember no trouble: an empty one would pause for minutes."""
+        self.world.behave()
+        engine = build_engine(self.platform.group.environment["DATABASE_URL"])
+        with engine.begin() as connection:
+            connection.execute(update(ProviderAccount).values(failures=0, open_until=0.0, trouble=None))
+        engine.dispose()
 
 
 class Installations:
@@ -94,8 +105,8 @@ def shared(request: pytest.FixtureRequest, shared_installations: Installations) 
 
 @pytest.fixture
 def installation(shared: Installation) -> Iterator[Installation]:
-    """The shared one, with well-behaved simulators before and after."""
-    shared.world.behave()
+    """The shared one, without whatever trouble the story before has made."""
+    shared.calm()
     yield shared
     shared.world.behave()
 
