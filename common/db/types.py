@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # A plain `json` column on PostgreSQL has no equality, so DISTINCT and UNION would fail.
 Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+_POSTGRES_TEXT = (25, 1042, 1043)  # text, character, character varying
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _parsed(value: str | None) -> Any:
+    return None if value is None else json.loads(value)
+
+
+class SharedJson(TypeDecorator[Any]):
+    """JSON in a table that other programs write to, where it may be TEXT: what cannot be read counts as `{}`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(JSONB() if dialect.name == "postgresql" else JSON())
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        read = super().result_processor(dialect, coltype) or _as_it_is
+        if coltype in _POSTGRES_TEXT:
+            read = _parsed
+
+        def process(value: Any) -> Any:
+            try:
+                return read(value)
+            except (TypeError, ValueError):
+                return {}
+
+        return process
 
 
 class UtcDateTime(TypeDecorator[datetime]):

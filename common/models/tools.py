@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from common.db.types import Base, Json
+from common.db.types import Base, SharedJson
 
 
 class Tool(Base):
@@ -22,6 +22,6 @@ class Tool(Base):
     content: Mapped[str] = mapped_column(Text)
     specs: Mapped[str] = mapped_column(Text)
     meta: Mapped[str] = mapped_column(Text)
-    access_control: Mapped[Any] = mapped_column(Json, nullable=True, info={"compat": "required"})
+    access_control: Mapped[Any] = mapped_column(SharedJson, nullable=True, info={"compat": "required"})
     created_at: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[int] = mapped_column(BigInteger)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from common.db.types import Base, Json, UtcDateTime
+from common.db.types import Base, SharedJson, UtcDateTime
 
 
 class User(Base):
@@ -51,7 +51,7 @@ class Group(Base):
     user_id: Mapped[str | None] = mapped_column(Text)
     name: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
-    user_ids: Mapped[Any] = mapped_column(Json, nullable=True)
+    user_ids: Mapped[Any] = mapped_column(SharedJson, nullable=True)
     created_at: Mapped[int | None] = mapped_column(BigInteger)
     updated_at: Mapped[int | None] = mapped_column(BigInteger)
 

@@ -77,9 +77,9 @@ def user_object(user: User) -> dict[str, Any]:
     return {
         "id": user.id,
         "object": "user",
-        "email": user.email,
-        "name": user.name,
-        "role": user.role,
+        "email": user.email or "",  # Open WebUI 0.9 and later may know none
+        "name": user.name or "",
+        "role": user.role or "pending",
         "created_at": iso_epoch(user.created_at or 0),
     }
 

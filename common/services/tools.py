@@ -13,13 +13,15 @@ from typing import Any, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm.attributes import set_committed_value
 
 from common import clock
 from common.errors import Forbidden, InvalidInput, NotFound
 from common.ids import new_id
-from common.models import Group, Job, Tool
-from common.services import catalog, jobs
+from common.models import Job, Tool
+from common.services import catalog, jobs, openwebui
 from common.services.jobs import NewJob, Once
+from common.services.openwebui import Granted
 from common.services.users import Actor
 
 Permission = Literal["read", "write"]
@@ -54,6 +56,8 @@ def may(
         return True
     if access_control is None:
         return permission == "read"
+    if isinstance(access_control, Granted) and permission in access_control.everyone:
+        return True
     circle = access_control.get(permission) if isinstance(access_control, dict) else None
     if not isinstance(circle, dict):
         return False
@@ -72,13 +76,25 @@ def _groups_of(session: Session, actor: Actor) -> Callable[[], Collection[str]]:
 
     def groups() -> Collection[str]:
         if not known:
-            rows = session.execute(select(Group.id, Group.user_ids))
-            known.append(
-                {group for group, members in rows if isinstance(members, list) and actor.user_id in members}
-            )
+            known.append(openwebui.groups_of(session, actor.user_id))
         return known[0]
 
     return groups
+
+
+def _know_access(session: Session, tools: list[Tool]) -> None:
+    """Put into `access_control` what this database means by it.
+
+    A release of Open WebUI that keeps grants means those for its programs, whatever is left in the column. Where
+    the column is gone, which reads like NULL, a tool is its owner's alone.
+    """
+    here = openwebui.beside(session)
+    if not here.access_control:
+        for tool in tools:
+            set_committed_value(tool, "access_control", {})
+    if here.grants and (theirs := {tool.id: tool for tool in tools if preset(tool) is None}):
+        for tool_id, access in openwebui.granted(session, theirs.keys()).items():
+            set_committed_value(theirs[tool_id], "access_control", access)
 
 
 # ---------------------------------------------------------------- show
@@ -87,9 +103,11 @@ def _groups_of(session: Session, actor: Actor) -> Callable[[], Collection[str]]:
 def get(session: Session, actor: Actor, tool_id: str) -> Tool:
     """A tool that the actor may read. Raises NotFound."""
     tool = session.get(Tool, tool_id)
-    if tool is None or not may("read", actor, tool.user_id, tool.access_control, _groups_of(session, actor)):
-        raise NotFound("There is no such tool.")
-    return tool
+    if tool is not None:
+        _know_access(session, [tool])
+        if may("read", actor, tool.user_id, tool.access_control, _groups_of(session, actor)):
+            return tool
+    raise NotFound("There is no such tool.")
 
 
 def page(session: Session, actor: Actor, *, limit: int, after: str | None) -> tuple[list[Tool], bool]:
@@ -99,6 +117,7 @@ def page(session: Session, actor: Actor, *, limit: int, after: str | None) -> tu
     while len(found) <= limit:
         query = select(Tool).options(defer(Tool.content), defer(Tool.specs)).order_by(Tool.id).limit(_BATCH)
         batch = list(session.scalars(query.where(Tool.id > after) if after is not None else query))
+        _know_access(session, batch)
         found += [tool for tool in batch if may("read", actor, tool.user_id, tool.access_control, groups)]
         if len(batch) < _BATCH:
             break
@@ -119,15 +138,17 @@ def tool_object(tool: Tool) -> dict[str, Any]:
     """A tool as the API shows it."""
     runs = preset(tool)
     description = _meta(tool).get("description")
+    access = tool.access_control
+    is_public = isinstance(access, Granted) and "read" in access.everyone
     return {
         "id": tool.id,
         "object": "tool",
-        "name": tool.name,
+        "name": tool.name or "",
         "description": description if isinstance(description, str) else "",
         "model": runs.model if runs else None,
         "input": runs.input if runs else None,
-        "access_control": tool.access_control,
-        "user_id": tool.user_id,
+        "access_control": None if is_public else access,
+        "user_id": tool.user_id or "",
         "created_at": clock.iso_epoch(tool.created_at or 0),
         "updated_at": clock.iso_epoch(tool.updated_at or 0),
     }
@@ -186,7 +207,10 @@ def change(session: Session, actor: Actor, tool_id: str, changes: dict[str, Any]
         meta[_OURS] = _changed_preset(session, tool, changes)
     tool.meta = json.dumps(meta)
     tool.name = changes.get("name", tool.name)
-    tool.access_control = changes.get("access_control", tool.access_control)
+    if "access_control" in changes:
+        if isinstance(tool.access_control, Granted):
+            openwebui.replace_grants(session, tool.id, changes["access_control"])
+        tool.access_control = changes["access_control"]
     tool.updated_at = int(clock.epoch())
     session.flush()
     return tool
@@ -206,7 +230,10 @@ FOREIGN = "This tool is a program of Open WebUI and has no model."
 
 def delete(session: Session, actor: Actor, tool_id: str) -> None:
     """Remove a tool. Raises NotFound or Forbidden."""
-    session.delete(_writable(session, actor, tool_id))
+    tool = _writable(session, actor, tool_id)
+    if openwebui.beside(session).grants:
+        openwebui.forget_grants(session, tool.id)
+    session.delete(tool)
 
 
 def _writable(session: Session, actor: Actor, tool_id: str) -> Tool:

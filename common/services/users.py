@@ -6,13 +6,14 @@ import re
 import secrets
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 
 import argon2
 import bcrypt
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import case, delete, func, or_, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from common import clock
@@ -20,6 +21,7 @@ from common.crypto import fingerprint
 from common.errors import (
     AwaitingApproval,
     Conflict,
+    Forbidden,
     InvalidInput,
     NotFound,
     Unauthenticated,
@@ -27,12 +29,14 @@ from common.errors import (
 )
 from common.ids import new_id
 from common.models import ApiToken, Auth, User
+from common.services import openwebui
 from common.words import Role
 
 SESSION_DAYS = 7
 NO_PASSWORD = "!"  # what stands in place of a hash where only tokens are used
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _BCRYPT_LIMIT = 72  # bytes; what is behind them would silently not count
+_MOST_NAMESAKES = 5  # each costs a comparison of hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class Actor:
 
 
 def authenticate(session: Session, token: str) -> Actor:
-    """The actor behind a Bearer token: one of ours, or a key that Open WebUI gave (`user.api_key`)."""
+    """The actor behind a Bearer token: one of ours, or a key that Open WebUI gave."""
     row = session.execute(
         select(User, ApiToken.expires_at)
         .join(ApiToken, ApiToken.user_id == User.id)
@@ -64,33 +68,46 @@ def authenticate(session: Session, token: str) -> Actor:
         if expires_at is not None and expires_at <= clock.now():
             raise Unauthenticated("This token has expired; sign in again.")
         return actor_of(user)
-    legacy = session.scalars(select(User).where(User.api_key == token)).one_or_none()
+    legacy = openwebui.owner_of_key(session, token)
     if legacy is None:
         raise Unauthenticated
     return actor_of(legacy)
 
 
 def actor_of(user: User) -> Actor:
-    """The user as an actor. Raises AwaitingApproval for a pending one, whatever the token."""
+    """The user as an actor. Raises AwaitingApproval for a pending one, whatever the token.
+
+    A role that only a legacy program knows counts as pending.
+    """
     role = Role(user.role) if user.role in set(Role) else Role.PENDING
     if role is Role.PENDING:
         raise AwaitingApproval
-    return Actor(user.id, user.email, user.name, role)
+    return Actor(user.id, user.email or "", user.name or "", role)
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What stands behind an e-mail: the user, or nobody, and the hash that a password has to fit."""
+    """What stands behind an e-mail: the user, or nobody, and the hash that a password has to fit.
+
+    `others`: an Open WebUI before 0.11 may have let several users have the same e-mail.
+    """
 
     user_id: str | None
     password: str
+    others: tuple[Login, ...] = ()
 
 
 def login_of(session: Session, email: str) -> Login:
-    """The login of this e-mail; an unknown or inactive one is nobody's."""
-    query = select(Auth.id, Auth.password).where(func.lower(Auth.email) == email.lower(), Auth.active)
-    row = session.execute(query.order_by(Auth.id).limit(1)).one_or_none()
-    return Login(row.id, row.password) if row else Login(None, NO_PASSWORD)
+    """The login of this e-mail, as it is spelt if there are several; an unknown or inactive one is nobody's."""
+    same = [
+        or_(kept == email, func.lower(kept) == email.lower())  # SQLite's lower() knows only ASCII
+        for kept in (Auth.email, User.email)
+    ]
+    query = select(Auth.id, Auth.password).join(User, User.id == Auth.id).where(or_(*same), Auth.active)
+    as_spelt = case((Auth.email == email, 0), else_=1)
+    rows = session.execute(query.order_by(as_spelt, Auth.id).limit(_MOST_NAMESAKES)).all()
+    found = [Login(row.id, row.password or NO_PASSWORD) for row in rows]
+    return replace(found[0], others=tuple(found[1:])) if found else Login(None, NO_PASSWORD)
 
 
 def check_password(login: Login, password: str) -> str:
@@ -99,22 +116,29 @@ def check_password(login: Login, password: str) -> str:
     Slow on purpose, so no transaction should be open. A wrong password and an unknown e-mail take the same time,
     whichever of both hashes a user has: what was not compared is compared with a decoy.
     """
-    known = _algorithm(login.password)
-    fits = known is not None and known(login.password, password)
-    if login.user_id is None or not fits:
-        for fits_decoy, decoy in _decoys():
-            if fits_decoy is not known:
-                fits_decoy(decoy, password)
-        raise WrongCredentials
-    return login.user_id
+    compared = set()
+    for one in (login, *login.others):
+        known = _algorithm(one.password)
+        if known is not None and known(one.password, password) and one.user_id is not None:
+            return one.user_id
+        compared.add(known)
+    for fits_decoy, decoy in _decoys():
+        if fits_decoy not in compared:
+            fits_decoy(decoy, password)
+    raise WrongCredentials
 
 
 def begin_session(session: Session, user_id: str) -> tuple[str, datetime, User]:
-    """A token that lasts some days, its end, and the user. Raises WrongCredentials, AwaitingApproval."""
+    """A token that lasts some days, its end, and the user.
+
+    Raises WrongCredentials, AwaitingApproval, and Forbidden where the password alone is not enough.
+    """
     user = session.get(User, user_id)
     if user is None:
         raise WrongCredentials
     actor_of(user)
+    if openwebui.wants_second_factor(session, user_id):
+        raise Forbidden("This account has a second factor, which cannot be given here; use an API key.")
     expires_at = clock.now() + timedelta(days=SESSION_DAYS)
     token, row = _new_token(user.id, "sign-in", expires_at)
     session.add(row)
@@ -178,7 +202,12 @@ def create_user(
         updated_at=now,
         last_active_at=now,
     )
-    session.add_all([user, Auth(id=user.id, email=email, password=stored, active=True)])
+    session.add(user)
+    try:
+        session.flush()  # first: on a taken-over database a foreign key may lead from `auth` to `user`
+    except IntegrityError:  # an index of a newer Open WebUI, and the same e-mail at the same moment
+        raise Conflict(f"There is already a user with the e-mail {email}.") from None
+    session.add(Auth(id=user.id, email=email, password=stored, active=True))
     session.flush()
     return user
 
@@ -216,12 +245,12 @@ def find_user(session: Session, email: str) -> User:
 
 def list_users(session: Session, *, limit: int, after: str | None) -> list[User]:
     """Users, oldest first, from behind the user `after`."""
-    query = select(User).order_by(User.created_at, User.id).limit(limit)
+    created_at = func.coalesce(User.created_at, 0)  # NULL in some of Open WebUI's
+    query = select(User).order_by(created_at, User.id).limit(limit)
     if after:
         last = get_user(session, after)
-        query = query.where(
-            or_(User.created_at > last.created_at, (User.created_at == last.created_at) & (User.id > last.id))
-        )
+        at = last.created_at or 0
+        query = query.where(or_(created_at > at, (created_at == at) & (User.id > last.id)))
     return list(session.scalars(query))
 
 
@@ -235,7 +264,7 @@ def change_user(
     )  # slow, so before the first query
     user = get_user(session, user_id)
     auth = session.get(Auth, user_id)
-    if email is not None and _checked_email(email) != user.email.lower():
+    if email is not None and _checked_email(email) != (user.email or "").lower():
         email = _checked_email(email)
         if session.scalar(select(User.id).where(func.lower(User.email) == email).limit(1)):
             raise Conflict(f"There is already a user with the e-mail {email}.")
@@ -247,7 +276,7 @@ def change_user(
     if role is not None:
         user.role = role
     if stored is not None and auth is None:
-        session.add(Auth(id=user.id, email=user.email, password=stored, active=True))
+        session.add(Auth(id=user.id, email=user.email or "", password=stored, active=True))
     elif stored is not None and auth is not None:
         auth.password = stored
     user.updated_at = int(clock.epoch())
