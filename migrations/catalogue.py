@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from common.db import schema
-from migrations.conflicts import serves
+from migrations import reflection
+from migrations.preflight import contradictions
+from migrations.reflection import Found
 from migrations.target import METADATA, SHARED
 
 LEFTOVER = "_alembic_tmp_"  # under this name Alembic rebuilds a table on SQLite
@@ -27,10 +27,6 @@ _UNCHECKED_KEYS = sa.text(
     " WHERE c.contype = 'f' AND NOT c.convalidated"
     " AND t.relnamespace = to_regnamespace(quote_ident(current_schema()))"
 )
-_INDEX_NAMES = {
-    "sqlite": sa.text("SELECT tbl_name, name FROM sqlite_master WHERE type = 'index'"),
-    "postgresql": sa.text("SELECT tablename, indexname FROM pg_indexes WHERE schemaname = current_schema()"),
-}
 
 
 @dataclass(frozen=True)
@@ -49,56 +45,21 @@ def compare(connection: Connection) -> Gaps:
     """Look at every table of the models. Nothing is changed."""
     have = schema.columns(connection)
     lacking = schema.missing_columns(have, METADATA)
-    there = [table for table in METADATA.sorted_tables if table.name in have]
-    found = _look(connection, [table.name for table in there])
+    seen = reflection.read(connection, METADATA.tables)
+    found = seen.tables
+    there = [table for table in METADATA.sorted_tables if table.name in found]
     return Gaps(
         tables=[name for name in lacking if name not in have],
         columns=[table.columns[name] for table in there for name in lacking.get(table.name, ())],
         indexes=[index for table in there for index in _missing_indexes(found[table.name], table)],
         contradictions=[
-            line for table in there for line in _contradictions(found[table.name], table, connection.dialect)
-        ]
-        + _unchecked_keys(connection),
+            *contradictions(seen, connection.dialect),
+            *(line for table in there for line in _missing_references(found[table.name], table)),
+            *_unchecked_keys(connection),
+        ],
         invalid_indexes=_invalid_indexes(connection),
         leftovers=sorted(name for name in have if name.startswith(LEFTOVER)),
     )
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the database says of one table, in the inspector's words."""
-
-    columns: list[Any]
-    indexes: list[Any]
-    index_names: set[str]
-    uniques: list[Any]
-    primary_key: Any
-    foreign_keys: list[Any]
-
-
-def _look(connection: Connection, tables: list[str]) -> dict[str, Found]:
-    """Of all tables at once: asking for each takes a hundred times as many queries."""
-    inspector = sa.inspect(connection)
-    names: defaultdict[str, set[str]] = defaultdict(set)
-    for table, name in connection.execute(_INDEX_NAMES[connection.dialect.name]):
-        names[table].add(name)
-    with warnings.catch_warnings(action="ignore", category=sa.exc.SAWarning):  # expression indexes, by name
-        columns = inspector.get_multi_columns(filter_names=tables)
-        indexes = inspector.get_multi_indexes(filter_names=tables)
-        uniques = inspector.get_multi_unique_constraints(filter_names=tables)
-        primary_keys = inspector.get_multi_pk_constraint(filter_names=tables)
-        foreign_keys = inspector.get_multi_foreign_keys(filter_names=tables)
-    return {
-        table: Found(
-            columns=columns[None, table],
-            indexes=indexes.get((None, table), []),
-            index_names=names[table],
-            uniques=uniques.get((None, table), []),
-            primary_key=primary_keys[None, table],
-            foreign_keys=foreign_keys.get((None, table), []),
-        )
-        for table in tables
-    }
 
 
 # ---------------------------------------------------------------- indexes
@@ -162,18 +123,6 @@ def _invalid_indexes(connection: Connection) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- contradictions
 
 
-def _contradictions(found: Found, table: sa.Table, dialect: sa.Dialect) -> Iterator[str]:
-    for column in found.columns:
-        name = f"{table.name}.{column['name']}"
-        if column["name"] in table.columns:
-            wanted = table.columns[column["name"]].type.dialect_impl(dialect)
-            if not serves(column["type"], wanted, dialect.name):
-                yield f"{name} is {column['type']!r}, the model wants {wanted!r}"
-        elif _must_be_given(column):
-            yield f"{name} must be given a value and the model does not know it: our INSERTs will fail"
-    yield from _missing_references(found, table)
-
-
 def _unchecked_keys(connection: Connection) -> list[str]:
     if connection.dialect.name != "postgresql":
         return []
@@ -182,11 +131,6 @@ def _unchecked_keys(connection: Connection) -> list[str]:
         for owner, key in connection.execute(_UNCHECKED_KEYS)
         if owner in METADATA.tables
     ]
-
-
-def _must_be_given(column: Any) -> bool:
-    filled = column["default"] is not None or column.get("identity") or column.get("computed")
-    return not column["nullable"] and not filled
 
 
 def _missing_references(found: Found, table: sa.Table) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from common.db import schema
 from migrations import ledger
 from migrations.catalogue import LEFTOVER, Gaps, compare
 from migrations.chain import Chain
+from migrations.preflight import Findings, preflight
 from migrations.state import State, look
 from migrations.target import METADATA
 from migrations.verify import describe
@@ -39,16 +40,24 @@ class Plan:
     state: State
     steps: list[Step]
     left: list[str]
+    findings: Findings = field(default_factory=Findings)
 
     def names(self, kind: Kind) -> list[str]:
         return [step.name for step in self.steps if step.kind == kind]
 
     def as_json(self) -> dict[str, Any]:
-        return {"state": self.state.name, "plan": [asdict(step) for step in self.steps], "left": self.left}
+        return {
+            "state": self.state.name,
+            "plan": [asdict(step) for step in self.steps],
+            "left": self.left,
+            "findings": self.findings.as_json(),
+        }
 
     def lines(self) -> list[str]:
         told = [f"{number}. {step.line}" for number, step in enumerate(self.steps, 1)]
-        return (told or ["there is nothing to repair"]) + [f"left alone: {line}" for line in self.left]
+        left = dict.fromkeys([*self.left, *self.findings.conflicts])  # a conflict may be in both
+        told = told or ["there is nothing to repair"]
+        return [*told, *(f"left alone: {line}" for line in left), *self.findings.differing()]
 
 
 def diagnose(connection: Connection, chain: Chain) -> Plan:
@@ -75,7 +84,7 @@ def diagnose(connection: Connection, chain: Chain) -> Plan:
         for name, table in gaps.invalid_indexes
         if table not in METADATA.tables
     ]
-    return Plan(state, steps, left)
+    return Plan(state, steps, left, preflight(connection))
 
 
 def _leftovers(connection: Connection, gaps: Gaps) -> tuple[list[Step], list[str]]:

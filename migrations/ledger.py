@@ -33,8 +33,8 @@ class Remark:
 
 
 def read(connection: Connection) -> Ledger:
-    """Every line, by revision; none where the table is missing."""
-    if LEDGER.name not in schema.columns(connection):
+    """Every line, by revision; none where the table is missing, or another program's."""
+    if not set(LEDGER.columns.keys()) <= schema.columns(connection).get(LEDGER.name, set()):
         return {}
     return {row.revision: row for row in connection.execute(select(LEDGER))}
 

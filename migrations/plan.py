@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from migrations.exclusive import exclusive
 from migrations.operations import REHEARSAL
 from migrations.origin import place, raised_at
 from migrations.outcomes import Exit, settled
+from migrations.preflight import Findings, preflight
 from migrations.state import State, look
 
 # What others cannot do to a table while we hold such a lock; weaker ones hinder nobody.
@@ -91,12 +92,13 @@ class Plan:
     state: str
     steps: list[Step]
     error: str | None = None
+    findings: Findings = field(default_factory=Findings)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        told = [line for step in self.steps for line in step.lines()]
+        told = self.findings.lines() + [line for step in self.steps for line in step.lines()]
         if self.error:
             return [*told, self.error]
         return told or [f"{self.state}: nothing is pending"]
@@ -116,7 +118,10 @@ def plan(given: Settings, chain: Chain) -> Plan:
         return Plan(state.name, [], outcome.line if outcome and outcome.code != Exit.OK else None)
     with exclusive(given) as connection:
         state = look(connection, chain)  # somebody may have upgraded until it was our turn
-        return _rehearse(connection, chain, state)
+        findings = preflight(connection)
+        if findings.conflicts:
+            return Plan(state.name, [], "would be refused, and nothing changed", findings)
+        return replace(_rehearse(connection, chain, state), findings=findings)
 
 
 def _rehearse(connection: Connection, chain: Chain, state: State) -> Plan:

@@ -54,6 +54,8 @@ def _repair(connection: Connection, given: Settings, chain: Chain, shown: Plan) 
     if diagnose(connection, chain) != shown:
         return Outcome(Exit.FAILED, "changed", "failed: the database has changed meanwhile; look again")
     state = shown.state
+    if shown.findings.conflicts and not state.db:  # nothing of ours is here yet to be put right
+        return Outcome(Exit.REFUSED, reports.REFUSED, shown.findings.refusal())
     reports.ensure_tables(connection)
     report = reports.begin(connection, holder=process_name(), db=state.db, aim=chain.aim)
     checkpoint(connection)

@@ -128,8 +128,8 @@ def record(
 
 
 def last(connection: Connection, limit: int = 1) -> list[Row[Any]]:
-    """The latest reports, newest first; none where the table is missing."""
-    if REPORT.name not in schema.columns(connection):
+    """The latest reports, newest first; none where the table is missing, or another program's."""
+    if not set(REPORT.columns.keys()) <= schema.columns(connection).get(REPORT.name, set()):
         return []
     return list(connection.execute(select(REPORT).order_by(REPORT.c.id.desc()).limit(limit)))
 

@@ -15,6 +15,7 @@ from migrations.errors import Refused, SchemaConflict, TimedOut, one_line
 from migrations.guard import Guard, guard_for, process_name
 from migrations.lease import TTL_S, Lease, lease_key
 from migrations.outcomes import Exit, Outcome
+from migrations.preflight import preflight
 from migrations.state import State, look
 from migrations.transactions import attempt, checkpoint
 from migrations.waiting import Watch
@@ -48,8 +49,10 @@ def wait(given: Settings, chain: Chain, *, since: datetime | None = None) -> Out
     """Wait until another process has upgraded the database; never touch it."""
     with Watch(given, chain, since or clock.now()) as watch:
         try:
-            while (outcome := watch.outcome() or watch.degraded()) is None:
+            outcome = watch.outcome() or watch.degraded() or watch.refused()
+            while outcome is None:
                 watch.wait()
+                outcome = watch.outcome() or watch.degraded()
             return outcome
         except TimedOut as error:
             return Outcome(Exit.TIMED_OUT, "timed_out", f"timed out: {error}")
@@ -67,6 +70,12 @@ def _in_turn(watch: Watch, lease: Lease, guard: Guard, chain: Chain, given: Sett
 
 def _run(connection: Connection, chain: Chain, given: Settings) -> Outcome:
     state = look(connection, chain)
+    findings = preflight(connection)
+    if findings.conflicts:
+        return Outcome(Exit.REFUSED, reports.REFUSED, findings.refusal())
+    if not state.db:
+        for line in findings.differences:
+            log.info("differs from ours, and may: %s", line)
     reports.ensure_tables(connection)
     report = reports.begin(connection, holder=process_name(), db=state.db, aim=chain.aim)
     checkpoint(connection)

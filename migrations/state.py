@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, ScalarResult, column, select, table
+from sqlalchemy import Connection, ScalarResult, Text, cast, column, select, table
 
 from common.db import schema
 from migrations.chain import Chain
@@ -33,14 +33,14 @@ def look(connection: Connection, chain: Chain) -> State:
     """Read the state from the database alone. Runs outside the guard as well as under it."""
     have = schema.columns(connection)
     tables = have.keys()
-    prepared = SETTING.name in tables and _is_prepared(connection)
+    prepared = "key" in have.get(SETTING.name, ()) and _is_prepared(connection)
     if "version_num" not in have.get(schema.VERSION_TABLE, {"version_num"}):
         return State("foreign", (), prepared)  # somebody else's table has the name of ours
     db = _revisions(connection) if schema.VERSION_TABLE in tables else ()
     if set(db) == set(chain.heads):
         return State("current", db, prepared)
     if not set(db) <= chain.ids:
-        ours = _ledger(connection) if LEDGER.name in tables else set()
+        ours = _ledger(connection) if LEDGER.c.revision.name in have.get(LEDGER.name, ()) else set()
         # Every head of ours was applied once, and what is there now is in the same ledger: a later release.
         return State("ahead" if ours >= {*db, *chain.heads} else "foreign", db, prepared)
     return State("behind" if db or tables - _NOT_CONTENT else "empty", db, prepared)
@@ -54,7 +54,8 @@ def _revisions(connection: Connection) -> tuple[str, ...]:
 
 
 def _is_prepared(connection: Connection) -> bool:
-    row = connection.execute(select(SETTING.c.key).where(SETTING.c.key == schema.SETUP_KEY)).first()
+    key = cast(SETTING.c.key, Text)  # another program's table may have the name of ours
+    row = connection.execute(select(key).where(key == schema.SETUP_KEY)).first()
     return row is not None
 
 

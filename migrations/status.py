@@ -15,6 +15,7 @@ from common import clock
 from common.db import schema
 from migrations import ledger, reports
 from migrations.chain import Chain
+from migrations.preflight import Findings, preflight
 from migrations.state import State, look
 from migrations.target import METADATA
 
@@ -51,6 +52,7 @@ class Status:
     pending: list[str]
     prepared: bool
     missing: dict[str, list[str]]
+    findings: Findings
     holder: str | None
     remarks: list[dict[str, Any]]
     reports: list[dict[str, Any]]
@@ -66,6 +68,7 @@ class Status:
             f"pending   {len(self.pending)}{': ' if self.pending else ''}{', '.join(self.pending)}",
         ]
         told += [f"missing   {table}: {', '.join(names)}" for table, names in self.missing.items() if self.db]
+        told += self.findings.lines()
         told += [f"upgrading {self.holder}"] if self.holder else []
         told += [f"{remark['kind']:<9} {remark['line']}" for remark in self.remarks]
         return told + [f"run       {_report_line(report)}" for report in self.reports]
@@ -91,6 +94,7 @@ def status(url: str, chain: Chain) -> Status:
             pending=[script.revision for script in _pending(state, chain)],
             prepared=state.prepared,
             missing=schema.missing_columns(schema.columns(connection), METADATA),
+            findings=preflight(connection),
             holder=holder.name if holder else None,
             remarks=[item.as_json() for item in ledger.remarks(state, ledger.read(connection), chain)],
             reports=[_plain(report) for report in reports.last(connection, _REPORTS)],

@@ -20,7 +20,8 @@ from migrations import reports
 from migrations.chain import Chain
 from migrations.errors import TimedOut, is_busy, one_line
 from migrations.guard import pause
-from migrations.outcomes import Outcome, settled, shared
+from migrations.outcomes import Exit, Outcome, settled, shared
+from migrations.preflight import preflight
 from migrations.state import look
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,13 @@ class Watch:
             found = reports.last(connection)
             if found and found[0].verdict == reports.DEGRADED:
                 return shared(found[0], self._chain, None)
+        return None
+
+    def refused(self) -> Outcome | None:
+        """The outcome for those who may not upgrade a database that every upgrade refuses."""
+        with suppress(OperationalError), self._engine.connect() as connection:
+            if conflicts := preflight(connection).conflicts:
+                return Outcome(Exit.REFUSED, reports.REFUSED, f"refused: {'; '.join(conflicts)}")
         return None
 
     def patiently(self, take: Callable[[], Connection | None]) -> Connection | None:

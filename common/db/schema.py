@@ -237,13 +237,13 @@ def _name(connection: Connection, have: dict[str, set[str]], db: list[str]) -> N
 
 
 def _strings(connection: Connection, have: dict[str, set[str]], table: str, column: str) -> list[str]:
-    if table not in have:
+    if column not in have.get(table, ()):
         return []
     return list(connection.execute(select(sql_column(column)).select_from(sql_table(table))).scalars())
 
 
 def _last_verdict(connection: Connection, have: dict[str, set[str]]) -> str | None:
-    if "migration_report" not in have:
+    if "verdict" not in have.get("migration_report", ()):
         return None
     last = text("SELECT verdict FROM migration_report WHERE to_revision = :head ORDER BY id DESC LIMIT 1")
     return connection.execute(last, {"head": head()}).scalar()
