@@ -125,7 +125,7 @@ def _ours(column: Any, ours: sa.Column[Any], dialect: sa.Dialect) -> Iterator[st
     table, name = ours.table.name, f"{ours.table.name}.{ours.name}"
     wanted = ours.type.dialect_impl(dialect)
     if not serves(column["type"], wanted, dialect.name, shared=table in SHARED):
-        yield f"{name} is {column['type']!r}, not {_plain(wanted)!r}"
+        yield f"{name} is {_sql(column['type'], dialect)}, not {_sql(wanted, dialect)}"
     elif table in _NEVER_INSERTED:
         return
     elif column.get("computed"):
@@ -182,15 +182,16 @@ def _differences(found: Found, table: sa.Table, dialect: sa.Dialect) -> Iterator
             continue
         kind, wanted = column["type"], ours.type.dialect_impl(dialect)
         if family(kind) != family(wanted):
-            yield f"{name} is {kind!r}, which serves as {_plain(wanted)!r}"
+            yield f"{name} is {_sql(kind, dialect)}, which serves as {_sql(wanted, dialect)}"
         elif (length := _length(kind)) and length < (_length(wanted) or length + 1):
             yield f"{name} holds {length} characters, ours {_length(wanted) or 'any number'}"
         if column["nullable"] and not ours.nullable and ours.name not in key:
             yield f"{name} may be NULL"
 
 
-def _plain(kind: Any) -> Any:
-    return kind.impl_instance if isinstance(kind, sa.types.TypeDecorator) else kind
+def _sql(kind: Any, dialect: sa.Dialect) -> str:
+    """The type as the database writes it; what SQLAlchemy does not know by its own name."""
+    return "of no known type" if isinstance(kind, sa.types.NullType) else str(kind.compile(dialect=dialect))
 
 
 def _length(kind: Any) -> int | None:
