@@ -6,6 +6,7 @@ from gevent import monkey
 
 monkey.patch_all(os=False, subprocess=False, signal=False, queue=False)
 
+import gc
 import os
 import shutil
 import socket
@@ -52,12 +53,25 @@ settings()  # raises BadSettings, one line, before anything is started
 
 
 def on_starting(server: Any) -> None:
-    """Refuse a port in use in one line, and a schema that cannot be used."""
+    """Refuse a port in use in one line, and a schema that cannot be used; then load what all workers share."""
     if "GUNICORN_FD" not in os.environ:
         _require_port()
     from common.gate import require_schema
 
     require_schema()
+    _load_app()
+
+
+def _load_app() -> None:
+    """Import the application before the workers are forked: once, and into memory that they share.
+
+    The collector would write to every page of it, in each worker: what is there by now is not its business.
+    """
+    gc.disable()
+    import web.wsgi  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def _require_port() -> None:
