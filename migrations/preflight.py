@@ -23,6 +23,16 @@ _NEVER_INSERTED = {"group"}  # read only, so a column that must be given harms n
 _ALWAYS_GIVEN = {"tool.access_control"}  # nullable, but no INSERT of ours leaves it out
 _SHOWN = 5  # names in a list
 
+_SCHEMA_RIGHTS = sa.text(
+    "SELECT current_user, current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+)
+_TABLE_RIGHTS = sa.text(
+    "SELECT relname, pg_get_userbyid(relowner), pg_has_role(relowner, 'USAGE'), has_table_privilege(oid, 'SELECT')"
+    " AND has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE') FROM pg_class"
+    " WHERE relname = ANY(CAST(:names AS text[])) AND relkind IN ('r', 'p')"
+    " AND relnamespace = to_regnamespace(quote_ident(current_schema()))"
+)
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -52,7 +62,8 @@ def preflight(connection: Connection) -> Findings:
     strangers = [line for table, found in pairs for line in _stranger(found, table)]
     repetitions = [line for table, found in pairs for line in _repetitions(connection, found, table)]
     differences = [line for table, found in pairs for line in _differences(found, table, connection.dialect)]
-    return Findings([*strangers, *contradictions(seen, connection.dialect), *repetitions], differences)
+    taken = contradictions(seen, connection.dialect)
+    return Findings([*strangers, *taken, *repetitions, *_rights(connection, seen)], differences)
 
 
 def contradictions(seen: Catalogue, dialect: sa.Dialect) -> list[str]:
@@ -164,6 +175,26 @@ def _repeated(connection: Connection, table: sa.Table, names: list[str]) -> int:
     groups = sa.select(*columns).where(*(column.is_not(None) for column in columns)).group_by(*columns)
     repeated = groups.having(sa.func.count() > 1).subquery()
     return connection.scalar(sa.select(sa.func.count()).select_from(repeated)) or 0
+
+
+# ---------------------------------------------------------------- rights
+
+
+def _rights(connection: Connection, seen: Catalogue) -> Iterator[str]:
+    """PostgreSQL: may this user do to a legacy program's tables what has to be done?"""
+    if connection.dialect.name != "postgresql":
+        return
+    who, where, may_create = connection.execute(_SCHEMA_RIGHTS).one()
+    if not may_create and METADATA.tables.keys() - seen.tables.keys():
+        yield f"{who} may not create tables in the schema {where}"
+    for name, owner, is_owned, is_usable in connection.execute(_TABLE_RIGHTS, {"names": list(seen.tables)}):
+        have = {column["name"] for column in seen.tables[name].columns} | seen.tables[name].index_names
+        table = METADATA.tables[name]
+        adds = [each.name for each in (*table.columns, *table.indexes) if each.name not in have]
+        if not is_usable:
+            yield f"{who} may not read and write {name}"
+        elif adds and not is_owned:
+            yield f"{name} belongs to {owner}, so {who} may not add {_list(adds)}"
 
 
 # ---------------------------------------------------------------- differences

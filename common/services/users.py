@@ -234,13 +234,17 @@ def get_user(session: Session, user_id: str) -> User:
 
 
 def find_user(session: Session, email: str) -> User:
-    """The user with this e-mail, or NotFound."""
-    user = session.scalars(
-        select(User).where(func.lower(User.email) == email.strip().lower()).limit(1)
-    ).first()
-    if user is None:
+    """The user with this e-mail. Raises NotFound, and Conflict where several have it and none is spelt like it."""
+    email = email.strip()
+    same = or_(User.email == email, func.lower(User.email) == email.lower())
+    found = session.scalars(select(User).where(same).order_by(User.id).limit(_MOST_NAMESAKES)).all()
+    if not found:
         raise NotFound(f"There is no user with the e-mail {email}.")
-    return user
+    spelt_so = [user for user in found if user.email == email] or found
+    if len(spelt_so) > 1:
+        ids = ", ".join(user.id for user in spelt_so)
+        raise Conflict(f"Several users have the e-mail {email}: {ids}.")
+    return spelt_so[0]
 
 
 def list_users(session: Session, *, limit: int, after: str | None) -> list[User]:

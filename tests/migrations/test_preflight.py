@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from migrations.chain import Chain
 from migrations.outcomes import Exit
 from migrations.plan import plan
 from migrations.preflight import preflight
+from tests.migrations.conftest import settings_for
 from tests.migrations.shapes import catalogue
 from tests.migrations.takeover.people import fill
 from tests.migrations.takeover.releases import OPEN_WEBUI
@@ -83,13 +85,14 @@ def test_a_conflict_is_refused_by_name(name: str, given: Settings, engine: sa.En
 
 
 def build(engine: sa.Engine, done: str) -> object:
-    """What it holds then. A column that must be given can only be added while there are no rows."""
+    """What it holds then."""
     with engine.begin() as connection:
-        if "INTEGER NOT NULL" in done:
+        if "INTEGER NOT NULL" in done:  # SQLite adds such a column to no table
             PLAIN.plus([], user=PLAIN.tables["user"].plus("badge INTEGER!")).build(connection)
         else:
             PLAIN.build(connection)
-            fill(connection, PLAIN)
+            if "DEFAULT '0'" in done:
+                fill(connection, PLAIN)
             connection.exec_driver_sql(done)
     return facts(engine)
 
@@ -107,6 +110,30 @@ def test_every_command_shows_the_same_and_changes_nothing(given: Settings, engin
     assert repair.repair(given, Chain(), mending).code == Exit.REFUSED
     assert runner.upgrade(given, Chain()).code == Exit.REFUSED
     assert facts(engine) == before
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_what_this_user_may_not_do_is_told_beforehand(given: Settings, engine: sa.Engine) -> None:
+    """The tables belong to another role, as they do where somebody else made the database."""
+    role = f"r{secrets.token_hex(4)}"
+    with engine.begin() as connection:
+        PLAIN.build(connection)
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
+        connection.exec_driver_sql(f'GRANT SELECT, INSERT, UPDATE ON "user", auth, tool TO {role}')
+    as_role = settings_for(given.database_url.replace("postgres@", f"{role}@"))
+    line = runner.upgrade(as_role, Chain()).line
+    for said in (
+        f"{role} may not create tables in the schema public",
+        f"user belongs to postgres, so {role} may not add phone, ix_user_phone",
+        f"{role} may not read and write group",
+    ):
+        assert said in line
+    assert "auth belongs" not in line  # nothing has to be added there
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"GRANT ALL ON SCHEMA public TO {role}")
+        for table in PLAIN.tables:
+            connection.exec_driver_sql(f'ALTER TABLE "{table}" OWNER TO {role}')
+    assert runner.upgrade(as_role, Chain()).code == 0
 
 
 def test_who_waits_for_a_refused_upgrade_is_told_at_once(given: Settings, engine: sa.Engine) -> None:

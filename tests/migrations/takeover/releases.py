@@ -292,7 +292,9 @@ WXIAI: dict[str, Shape] = {
     "three rows": _MERGED.plus(["f4e8b6c2a1d9", "68ab2b32", "68ab2be4"]),
     "four rows": _MERGED.plus(["e1f2g3h4i5j6", "f4e8b6c2a1d9", "68ab2b32", "68ab2be4"]),
     "half applied by hand": _CHAIN.plus(
-        ["abc123def456"], **_WITH_CLOUD, flux_config=_FLUX_CONFIG.plus("model_credits TEXT")
+        ["abc123def456"],
+        mj_tasks=_WITH_CLOUD["mj_tasks"],
+        flux_config=_FLUX_CONFIG.plus("model_credits TEXT"),
     ),
     "a revision that nobody has any more": _CHAIN.plus(["8e9f2a5b3c1d"]),
     "create_all": _CREATE_ALL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import sqlalchemy as sa
 
 from common.settings import Settings
@@ -32,6 +33,7 @@ def taken_over(given: Settings, engine: sa.Engine, shape: Shape) -> dict[str, ob
         return {name: value and json.loads(value) for name, value in rows}
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_without_sharing_all_is_private(given: Settings, engine: sa.Engine) -> None:
     access = taken_over(given, engine, OPEN_WEBUI["0.3.35"])
     assert set(map(str, access.values())) == {"{}"}

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from common.settings import Settings
-from migrations import runner
+from migrations import runner, status
 from migrations.chain import Chain
 from tests.integration.web.api import Api
 from tests.migrations.takeover.conftest import Taken
@@ -19,23 +19,15 @@ from tests.migrations.takeover.releases import OPEN_WEBUI, ORPHAN_ROOT_ALONE, WX
 Client = Callable[..., Api]
 Serve = Callable[[], Client]
 
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 SHAPES = OPEN_WEBUI | WXIAI
-ON_POSTGRESQL = ["0.6.18", "0.8.12", "0.12.4", "two heads", "the fallback of a failed start"]
-# What differs from the one before in tables that we share; the others are only looked at for what they keep.
-DIFFERENT = [
-    "0.3.5",
-    "0.3.35",
-    "0.6.18",
-    "0.7.2",
-    "0.8.12",
-    "0.9.6",
-    "0.11.4",
-    "0.12.4",
-    "two heads",
-    "create_all",
-]
-CASES = [(name, "sqlite") for name in DIFFERENT] + [(name, "postgresql") for name in ON_POSTGRESQL]
-OTHERS = [(name, "sqlite") for name in SHAPES if name not in DIFFERENT]
+ON_POSTGRESQL = ["0.6.18", "0.12.4", "the fallback of a failed start"]
+# Where something is new in what is asked there.
+ASKED = ["0.3.35", "0.6.18", "0.7.2", "0.8.12", "0.9.6", "0.12.4", "two heads", "create_all"]
+CASES = [(name, "sqlite") for name in ASKED] + [(name, "postgresql") for name in ON_POSTGRESQL]
+# Where only tables differ, and where only the version does, which is theirs.
+OTHER_TABLES = ["0.3.5", "0.10.2", "0.11.4", "half applied by hand", "the fallback, started again"]
+OTHER_VERSIONS = [name for name in SHAPES if name not in {*ASKED, *ON_POSTGRESQL, *OTHER_TABLES}]
 
 
 @pytest.mark.parametrize(("name", "database_url"), CASES, indirect=["database_url"])
@@ -49,14 +41,27 @@ def test_everybody_is_who_they_were(name: str, take_over: Taken, serve: Serve, e
     new_ones_fit_in(client)
 
 
-@pytest.mark.parametrize(("name", "database_url"), OTHERS, indirect=["database_url"])
+@SQLITE
+@pytest.mark.parametrize("name", OTHER_TABLES)
 def test_all_of_theirs_is_kept(name: str, take_over: Taken, given: Settings, engine: sa.Engine) -> None:
     before = take_over(SHAPES[name])
     assert runner.upgrade(given, Chain()).line == f"current: {Chain().aim}"
     check_kept(before, engine)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@SQLITE
+@pytest.mark.parametrize("name", OTHER_VERSIONS)
+def test_their_version_means_nothing_to_us(name: str, given: Settings, engine: sa.Engine) -> None:
+    shape = SHAPES[name]
+    assert any(shape.tables == known.tables and known != shape for known in SHAPES.values())
+    with engine.begin() as connection:
+        shape.build(connection)
+    found = status.status(given.database_url, Chain())
+    assert (found.state, found.db, found.findings.conflicts) == ("behind", [], [])
+    assert len(found.pending) == len(Chain().revisions)
+
+
+@SQLITE
 def test_an_orphan_root_alone_is_a_new_database(given: Settings, engine: sa.Engine, serve: Serve) -> None:
     with engine.begin() as connection:
         ORPHAN_ROOT_ALONE.build(connection)
@@ -143,7 +148,7 @@ def new_ones_fit_in(client: Client) -> None:
     assert {"owner", "ghost", made["id"]} <= set(seen)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@SQLITE
 def test_a_password_given_here_and_those_that_are_wrong(take_over: Taken, serve: Serve) -> None:
     take_over(OPEN_WEBUI["0.12.4"])
     client = serve()
@@ -153,7 +158,7 @@ def test_a_password_given_here_and_those_that_are_wrong(take_over: Taken, serve:
     assert admin.ask("POST", "/v1/admin/users", {**body, "email": "New@Example.com"}).status == 409
     changed = {"password": "another password"}
     assert admin.ask("PATCH", "/v1/admin/users/ghost", changed).status == 200  # who had none
-    for email, password, status in [
+    for email, password, expected in [
         ("NEW@example.com", "a new password", 200),
         ("ghost@example.com", "another password", 200),
         ("reader@example.com", "another password", 401),
@@ -161,4 +166,4 @@ def test_a_password_given_here_and_those_that_are_wrong(take_over: Taken, serve:
         ("nobody@example.com", Person("nobody").password, 401),  # has no row in `user`
     ]:
         answer = client().ask("POST", "/v1/auth/signin", {"email": email, "password": password})
-        assert answer.status == status, email
+        assert answer.status == expected, email
