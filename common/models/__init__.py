@@ -3,6 +3,7 @@
 from common.models.accounts import ProviderAccount
 from common.models.credits import CreditAccount, LedgerEntry
 from common.models.jobs import Artifact, IdempotencyKey, Job, JobAttempt, JobEvent, JobStep
+from common.models.legacy import LegacyRecord
 from common.models.platform import AppSetting, CatalogModel, MigrationLedger, MigrationReport
 from common.models.tools import Tool
 from common.models.users import ApiToken, Auth, Group, User
@@ -22,6 +23,7 @@ __all__ = [
     "JobEvent",
     "JobStep",
     "LedgerEntry",
+    "LegacyRecord",
     "MigrationLedger",
     "MigrationReport",
     "ProviderAccount",
