@@ -35,12 +35,11 @@ _GRANTS = table("access_grant", *map(column, [
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Which of those tables this database has; also `auth.mfa`, and whether `tool.access_control` is there at all."""
+    """Which of those tables this database has, and whether it has `auth.mfa`."""
 
     keys: bool
     members: bool
     grants: bool
-    access_control: bool
     second_factors: bool
 
 
@@ -58,11 +57,7 @@ def beside(session: Session) -> Beside:
             {part.name for part in theirs.columns} <= have.get(theirs.name, set())
             for theirs in (_KEYS, _MEMBERS, _GRANTS)
         )
-        found = Beside(
-            keys, members, grants,
-            access_control="access_control" in have.get("tool", ()),
-            second_factors="mfa" in have.get("auth", ()),
-        )  # fmt: skip
+        found = Beside(keys, members, grants, second_factors="mfa" in have.get("auth", ()))
         _known[connection.engine] = (now, found)
     return found
 

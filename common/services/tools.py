@@ -85,14 +85,12 @@ def _groups_of(session: Session, actor: Actor) -> Callable[[], Collection[str]]:
 def _know_access(session: Session, tools: list[Tool]) -> None:
     """Put into `access_control` what this database means by it.
 
-    A release of Open WebUI that keeps grants means those for its programs, whatever is left in the column. Where
-    the column is gone, which reads like NULL, a tool is its owner's alone.
+    A release of Open WebUI that keeps grants means those for its programs, whatever is left in the column.
     """
-    here = openwebui.beside(session)
-    if not here.access_control:
-        for tool in tools:
-            set_committed_value(tool, "access_control", {})
-    if here.grants and (theirs := {tool.id: tool for tool in tools if preset(tool) is None}):
+    if not openwebui.beside(session).grants:
+        return
+    theirs = {tool.id: tool for tool in tools if preset(tool) is None}
+    if theirs:
         for tool_id, access in openwebui.granted(session, theirs.keys()).items():
             set_committed_value(theirs[tool_id], "access_control", access)
 

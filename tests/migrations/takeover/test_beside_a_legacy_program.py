@@ -156,5 +156,16 @@ def test_a_release_that_moved_its_keys_and_members(
         f"{NEW_KEY} ('k', 'reader', '{reader.token}', 1, 1)",
     )
     assert visible(reader) == {"everyone", "everyone as JSON null", "the reader"}
+    do(
+        engine,
+        *OPEN_WEBUI["0.8.12"].tables["access_grant"].ddl("access_grant", engine.dialect.name),
+        f"INSERT INTO access_grant (id, resource_id, created_at, {GRANTS})"
+        " VALUES ('new', 'nobody', 1, 'tool', 'user', 'reader', 'read')",
+        "ALTER TABLE tool DROP COLUMN access_control",
+        'ALTER TABLE "group" DROP COLUMN user_ids',
+        "DROP INDEX user_api_key",
+        'ALTER TABLE "user" DROP COLUMN api_key',
+    )
+    assert visible(reader) == {"nobody"}
     do(engine, "UPDATE api_key SET expires_at = 1")
     assert reader.ask("GET", "/v1/me").status == 401
