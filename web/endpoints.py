@@ -14,6 +14,7 @@ from typing import Any
 from flask import Response, request
 from pydantic import BaseModel
 
+from common.db import again
 from web import auth
 from web.answers import answer
 from web.parsing import body_object, fit, query_values
@@ -63,8 +64,7 @@ def endpoint(
     """Call the view with `actor`, `body` and `query` as far as they are declared; answer what it returns."""
 
     def decorate(view: View) -> View:
-        @wraps(view)
-        def call(**given: Any) -> Response:
+        def answered(**given: Any) -> Response:
             if max_bytes is not None:
                 request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
             if access is not Access.ANYONE:
@@ -75,6 +75,10 @@ def endpoint(
                 given["body"] = fit(body, body_object())
             made = view(**given)
             return made if isinstance(made, Response) else answer(made, status)
+
+        @wraps(view)
+        def call(**given: Any) -> Response:
+            return again(lambda: answered(**given))
 
         call.endpoint = Endpoint(  # type: ignore[attr-defined]
             access=access, body=body, query=query, returns=returns, many=many, status=status, also=also,

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from common.db import reading
+from common.db import compat, reading
 from common.db.schema import Name as SchemaName
 from common.db.schema import SchemaState
 from common.services import doctor, lifecycle
@@ -36,6 +36,9 @@ _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _requests = Counter("wxiai_http_requests_total", "HTTP requests answered.", ["method", "route", "status"])
 _durations = Histogram(
     "wxiai_http_request_duration_seconds", "Time to answer.", ["method", "route"], buckets=_BUCKETS
+)
+_left_out = Counter(
+    "schema_compat_dropped", "Rows written without a column that the database lacks.", ["table", "column"]
 )
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,11 @@ def answered(method: str, route: str, status: int, took_s: float) -> None:
     """Count one request. `route` is a rule of ours, never what the client sent."""
     _counter(method, route, status).inc()
     _histogram(method, route).observe(took_s)
+
+
+@compat.when_left_out
+def _count_left_out(table: str, column: str, rows: int) -> None:
+    _left_out.labels(table, column).inc(rows)
 
 
 def exposition() -> bytes:

@@ -20,13 +20,14 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from common.db.compat import RequiredColumnMissing, SchemaDrift
 from common.settings import settings
 from common.words import Step
 from workers.threads import in_transaction
 
 log = logging.getLogger(__name__)
 
-AWAY = (OperationalError, InterfaceError, PoolTimeout)
+AWAY = (OperationalError, InterfaceError, PoolTimeout, SchemaDrift, RequiredColumnMissing)
 _LONGEST_AWAY_S = 600.0  # how long an answer is kept for a database that does not take it
 _LONGEST_PAUSE_S = 5.0
 

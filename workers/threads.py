@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from common.db import transaction
+from common.db import again, transaction
 
 T = TypeVar("T")
 
@@ -30,5 +30,8 @@ async def in_storage_thread(call: Callable[..., T], *args: Any) -> T:
 
 
 def _committed(call: Callable[[Session], T]) -> T:
-    with transaction() as session:
-        return call(session)
+    def once() -> T:
+        with transaction() as session:
+            return call(session)
+
+    return again(once)

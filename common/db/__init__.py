@@ -10,9 +10,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -22,7 +23,11 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from common.db import compat
+from common.db.types import Base
 from common.settings import settings
+
+T = TypeVar("T")
 
 _POOL = 12  # connections of a process
 _REST_S = 1.0
@@ -35,7 +40,14 @@ _POSTGRES_OPTIONS = (
 def engine() -> Engine:
     """This process's engine, made at first use so that a parent process never opens a connection."""
     made = build_engine(settings().database_url)
-    os.register_at_fork(after_in_child=lambda: made.dispose(close=False))
+    bridge = compat.install(made, Base.metadata)
+
+    def forked() -> None:
+        made.dispose(close=False)
+        if bridge is not None:
+            bridge.forked()
+
+    os.register_at_fork(after_in_child=forked)
     return made
 
 
@@ -109,6 +121,7 @@ def transaction() -> Iterator[Session]:
         yield session
         for call in session.info.pop("before_commit", ()):
             call()
+    _commits.set(_commits.get() + 1)
     for call in session.info.pop("after_commit", ()):
         call()
 
@@ -119,6 +132,22 @@ def reading() -> Iterator[Session]:
     with Session(engine(), expire_on_commit=False) as session:
         session.connection(execution_options={"reads_only": True})
         yield session
+
+
+_commits: ContextVar[int] = ContextVar("commits", default=0)
+_MOST_TRIES = 3  # columns may come and go one by one
+
+
+def again(call: Callable[[], T]) -> T:
+    """What `call` returns; it is called once more where the schema changed under it before it committed anything."""
+    before = _commits.get()
+    for _ in range(_MOST_TRIES - 1):
+        try:
+            return call()
+        except compat.SchemaDrift:
+            if _commits.get() != before:
+                raise
+    return call()
 
 
 def before_commit(session: Session, call: Callable[[], None]) -> None:

@@ -139,8 +139,10 @@ def unbearable(missing: Missing, have: dict[str, set[str]], metadata: MetaData) 
 
 def is_bearable(column: Column[object]) -> bool:
     """Can models work while the database lacks this column?"""
-    has_default = column.server_default is not None or (
-        column.default is not None and column.default.is_scalar
+    has_default = (
+        column.server_default is not None
+        or "compat_default" in column.info
+        or (column.default is not None and column.default.is_scalar)
     )
     return not column.primary_key and (bool(column.nullable) or has_default)
 
@@ -185,13 +187,15 @@ def schema_state(engine: Engine, metadata: MetaData) -> SchemaState:
         with engine.connect().execution_options(reads_only=True) as connection:
             known = _look(connection, metadata)
         _cache[engine] = (now, known)
-        if known.usable and settings().log_compatibility_warnings:
-            _warn(known.missing)
+        if known.usable:
+            warn(known.missing)
     return known
 
 
-def _warn(missing: Missing) -> None:
-    """Once per column and process."""
+def warn(missing: Missing) -> None:
+    """Tell which columns are missing: once per column and process, and not at all if the settings say so."""
+    if not settings().log_compatibility_warnings:
+        return
     for name in (f"{table}.{column}" for table, columns in missing.items() for column in columns):
         if name not in _warned:
             _warned.add(name)
@@ -199,13 +203,17 @@ def _warn(missing: Missing) -> None:
 
 
 def _look(connection: Connection, metadata: MetaData) -> SchemaState:
+    from common.db.compat import is_supported  # which needs this module itself
+
     have = columns(connection)
     db = sorted(_strings(connection, have, VERSION_TABLE, "version_num"))
     state = _name(connection, have, db)
     missing = missing_columns(have, metadata)
     running = holder(connection)
     bearable = not missing or (
-        settings().enable_backward_compatibility and not unbearable(missing, have, metadata)
+        settings().enable_backward_compatibility
+        and is_supported()
+        and not unbearable(missing, have, metadata)
     )
     return SchemaState(
         state=state,

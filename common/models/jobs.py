@@ -21,6 +21,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.types import Base, Json, UtcDateTime
 
+_REQUIRED = {"compat": "required"}  # money, and what a job would be lost or doubled without
+
 
 class Job(Base):
     """One user request, from acceptance to settlement. `price` was frozen when it was accepted."""
@@ -39,12 +41,12 @@ class Job(Base):
     parent_id: Mapped[str | None] = mapped_column(String(32), index=True)
     tool_id: Mapped[str | None] = mapped_column(Text)
     webhook_url: Mapped[str | None] = mapped_column(Text)
-    price: Mapped[int] = mapped_column(BigInteger, info={"compat": "required"})
-    charged: Mapped[int | None] = mapped_column(BigInteger, info={"compat": "required"})
+    price: Mapped[int] = mapped_column(BigInteger, info=_REQUIRED)
+    charged: Mapped[int | None] = mapped_column(BigInteger, info=_REQUIRED)
     progress: Mapped[int] = mapped_column(Integer, default=0)
     preview_url: Mapped[str | None] = mapped_column(Text)
     actions: Mapped[Any] = mapped_column(Json)
-    output: Mapped[Any] = mapped_column(Json, nullable=True)
+    output: Mapped[Any] = mapped_column(Json, nullable=True, info=_REQUIRED)
     error: Mapped[Any] = mapped_column(Json, nullable=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     late: Mapped[bool] = mapped_column(Boolean, default=False)
@@ -75,7 +77,7 @@ class JobStep(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[str] = mapped_column(String(16))
     due_at: Mapped[float] = mapped_column(Float(53))
-    lease_token: Mapped[str | None] = mapped_column(String(32))
+    lease_token: Mapped[str | None] = mapped_column(String(32), info=_REQUIRED)
     user_id: Mapped[str] = mapped_column(String(255))
     model: Mapped[str] = mapped_column(String(128))
     priority: Mapped[int] = mapped_column(Integer, default=0)
@@ -83,13 +85,13 @@ class JobStep(Base):
     deadline_at: Mapped[float] = mapped_column(Float(53))
     slots: Mapped[int] = mapped_column(Integer, default=1)
     pinned_account_id: Mapped[str | None] = mapped_column(
-        String(32)
+        String(32), info=_REQUIRED
     )  # a follow-up stays at its parent's account
-    account_id: Mapped[str | None] = mapped_column(String(32))
-    attempt_id: Mapped[str | None] = mapped_column(String(32))
+    account_id: Mapped[str | None] = mapped_column(String(32), info=_REQUIRED)
+    attempt_id: Mapped[str | None] = mapped_column(String(32), info=_REQUIRED)
     expires_at: Mapped[float | None] = mapped_column(Float(53))  # store: when the first URL dies
     failures: Mapped[int] = mapped_column(Integer, default=0)
-    cancel_at: Mapped[float | None] = mapped_column(Float(53))
+    cancel_at: Mapped[float | None] = mapped_column(Float(53), info=_REQUIRED)
 
     __table_args__ = (
         Index("ix_job_step_step_due_at", "step", "due_at"),
@@ -115,9 +117,11 @@ class JobAttempt(Base):
     account_id: Mapped[str] = mapped_column(String(32), index=True)
     outcome: Mapped[str] = mapped_column(String(16))
     callback_token: Mapped[str] = mapped_column(String(64), unique=True)
-    provider_ref: Mapped[str | None] = mapped_column(Text)
-    memo: Mapped[Any] = mapped_column(Json, nullable=True)
-    outputs: Mapped[Any] = mapped_column(Json, nullable=True)  # the provider's own URLs, which expire
+    provider_ref: Mapped[str | None] = mapped_column(Text, info=_REQUIRED)
+    memo: Mapped[Any] = mapped_column(Json, nullable=True, info=_REQUIRED)
+    outputs: Mapped[Any] = mapped_column(
+        Json, nullable=True, info=_REQUIRED
+    )  # the provider's own URLs, which expire
     cost: Mapped[str | None] = mapped_column(String(64))  # as the provider said it
     error_code: Mapped[str | None] = mapped_column(String(32))
     error_message: Mapped[str | None] = mapped_column(Text)

@@ -22,6 +22,8 @@ class Tool(Base):
     content: Mapped[str] = mapped_column(Text)
     specs: Mapped[str] = mapped_column(Text)
     meta: Mapped[str] = mapped_column(Text)
-    access_control: Mapped[Any] = mapped_column(SharedJson, nullable=True, info={"compat": "required"})
+    access_control: Mapped[Any] = mapped_column(
+        SharedJson, nullable=True, info={"compat": "required", "compat_default": {}}
+    )  # where it is missing nothing may be public
     created_at: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[int] = mapped_column(BigInteger)

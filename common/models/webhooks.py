@@ -10,6 +10,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.types import Base, Json, UtcDateTime
 
+_REQUIRED = {"compat": "required"}  # an event would be sent twice, or for ever
+
 
 class WebhookEndpoint(Base):
     """A URL that receives a user's events."""
@@ -48,8 +50,8 @@ class WebhookDelivery(Base):
     type: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))  # pending, delivered, failed
     due_at: Mapped[float] = mapped_column(Float(53))
-    lease_token: Mapped[str | None] = mapped_column(String(32))
-    tries: Mapped[int] = mapped_column(Integer, default=0)
+    lease_token: Mapped[str | None] = mapped_column(String(32), info=_REQUIRED)
+    tries: Mapped[int] = mapped_column(Integer, default=0, info=_REQUIRED)
     last_error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response
 from sqlalchemy.orm import Session
 
-from common.db import reading, transaction
+from common.db import again, reading, transaction
 from common.services import jobs
 from common.services.jobs import NewJob, Once
 from common.services.presentation import job_object
@@ -62,9 +62,13 @@ def submit(actor: Actor, accept: Callable[[Session], tuple[Any, bool]]) -> Respo
 
 def show(actor: Actor, job_id: str) -> dict[str, Any]:
     """The job as it is now. Raises NotFound."""
-    with reading() as session:
-        job = jobs.get(session, actor, job_id)
-        return job_object(job, jobs.artifacts(session, [job_id])[job_id])
+
+    def read() -> dict[str, Any]:
+        with reading() as session:
+            job = jobs.get(session, actor, job_id)
+            return job_object(job, jobs.artifacts(session, [job_id])[job_id])
+
+    return again(read)  # the job may have been written before, in a transaction of its own
 
 
 __all__ = ["HEADERS", "NewJob", "once", "options", "show", "submit"]

@@ -1,0 +1,1 @@
+"""New code on an old schema, old code on a new one."""
