@@ -3,6 +3,8 @@
 import time
 from datetime import UTC, datetime
 
+_LAST_SECOND = 253_402_300_799  # of the year 9999, behind which no calendar goes
+
 
 def now() -> datetime:
     """The present moment, in UTC."""
@@ -22,5 +24,5 @@ def iso(moment: datetime | None) -> str | None:
 
 
 def iso_epoch(seconds: float) -> str:
-    """`iso` for a moment kept in seconds (Open WebUI's tables)."""
-    return str(iso(datetime.fromtimestamp(seconds, UTC)))
+    """`iso` for a moment kept in seconds (Open WebUI's tables, where it may be any number)."""
+    return str(iso(datetime.fromtimestamp(min(max(seconds, 0), _LAST_SECOND), UTC)))

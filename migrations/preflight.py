@@ -216,8 +216,10 @@ def _differences(found: Found, table: sa.Table, dialect: sa.Dialect) -> Iterator
             yield f"{name} is {_sql(kind, dialect)}, which serves as {_sql(wanted, dialect)}"
         elif (length := _length(kind)) and length < (_length(wanted) or length + 1):
             yield f"{name} holds {length} characters, ours {_length(wanted) or 'any number'}"
-        if column["nullable"] and not ours.nullable and ours.name not in key:
-            yield f"{name} may be NULL"
+    nullable = [column["name"] for column in found.columns if column["nullable"]]
+    surprising = [name for name in nullable if name in table.columns and not table.columns[name].nullable]
+    if loose := [name for name in surprising if name not in key]:
+        yield f"{table.name}: {_list(loose)} may be NULL"
 
 
 def _sql(kind: Any, dialect: sa.Dialect) -> str:
