@@ -109,8 +109,8 @@ def fill(connection: sa.Connection, shape: Shape) -> None:
 def _user_row(who: Person) -> dict[str, Any]:
     return {
         "id": who.id, "name": who.name, "email": who.address, "role": who.role, "profile_image_url": "/user.png",
-        "api_key": who.key, "created_at": 10**15 if who.id == "strange" else _AT, "updated_at": _AT, "last_active_at": _AT, "settings": "null",
-        "phone": who.email if who.email.isdigit() else None,
+        "api_key": who.key, "created_at": 10**15 if who.id == "strange" else _AT, "updated_at": _AT,
+        "last_active_at": _AT, "settings": "null", "phone": who.email if who.email.isdigit() else None,
     }  # fmt: skip
 
 
