@@ -357,11 +357,12 @@ class Compat:
         missing = schema.missing_columns(have, self._metadata)
         schema.warn({table: names for table, names in missing.items() if table in have})
         tables = self._metadata.tables
-        return {
+        lacking = {
             table: frozenset(name for name in names if schema.is_bearable(tables[table].columns[name]))
             for table, names in missing.items()
             if table in have
         }
+        return {table: names for table, names in lacking.items() if names}
 
     def _adapt(self, lacking: Lacking) -> None:
         if lacking == self.lacking:

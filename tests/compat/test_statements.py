@@ -72,9 +72,10 @@ def plain(value: Any) -> Any:
     if hasattr(value, "_mapping") or isinstance(value, tuple):
         return tuple(plain(one) for one in value)
     if isinstance(value, (User, Tool, Config, Item, Counter, Vault)):
+        names = [attribute.key for attribute in inspect(value).mapper.column_attrs]
         return {
-            name: getattr(value, name) for name in inspect(value).mapper.column_attrs.keys() if name != "nick"  # noqa: SIM118
-        }
+            name: getattr(value, name) for name in names if name != "nick"
+        }  # which is made anew each time
     return value
 
 
