@@ -21,7 +21,7 @@ from common.services import claims, webhooks
 from common.settings import settings
 from common.words import Step
 from workers.flow import AnyFlow
-from workers.threads import in_transaction
+from workers.threads import in_reading
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Engine:
     async def _pause_s(self, step: Step, until: float) -> float | None:
         """Seconds until the next row of this step is due, or None if that is for a later tick."""
         try:
-            due_at = await in_transaction(_next_due, step)
+            due_at = await in_reading(_next_due, step)
         except Exception as error:
             log.warning("step %s: could not look ahead: %s", step, type(error).__name__)
             return None

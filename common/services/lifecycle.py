@@ -51,7 +51,11 @@ LATE_POLL_S = 30.0
 CANCELED = "Canceled by the user."
 # What the timeline tells that no other row shows.
 SUBMIT_UNKNOWN, ADOPTED, LATE_SUCCESS, REFUNDED = "submit_unknown", "adopted", "late_success", "refunded"
+SOURCE_GONE = "source_gone"
 _LONGEST_BACKOFF_S = 60.0
+_HELD = (
+    "held"  # in a session's info: the steps its transaction has locked, and whether they are to be canceled
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +269,6 @@ def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
     if verdict.outputs:
         first_dies = clock.epoch() + min(output.lives_s for output in verdict.outputs)
         canceled = _release(session, claim, step=Step.STORE, due_in_s=0, failures=0, expires_at=first_dies)
-        _advance(session, claim.job_id, Status.STORING, progress=99)
     else:
         canceled = _fence(session, claim)
     _keep_made(session, claim, verdict)
@@ -279,19 +282,33 @@ def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
 
 
 def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
-    tokens = {action.id: action.token for action in verdict.actions}
-    memo = session.scalars(select(JobAttempt.memo).where(JobAttempt.id == claim.attempt_id)).one()
     values: dict[str, Any] = {
         "outputs": [
             {**asdict(output), "expires_at": clock.epoch() + output.lives_s} for output in verdict.outputs
         ],
-        "memo": {**(memo or {}), "actions": tokens},
     }
+    if verdict.actions:
+        memo = session.scalars(select(JobAttempt.memo).where(JobAttempt.id == claim.attempt_id)).one()
+        values["memo"] = {**(memo or {}), "actions": {action.id: action.token for action in verdict.actions}}
     if verdict.cost is not None:
         values["cost"] = verdict.cost
-    session.execute(update(JobAttempt).where(JobAttempt.id == claim.attempt_id).values(values))
-    offered = [{"id": action.id, "label": action.label} for action in verdict.actions]
-    session.execute(update(Job).where(Job.id == claim.job_id).values(actions=offered, output=verdict.output))
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.id == claim.attempt_id)
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )
+    told: dict[str, Any] = {
+        "actions": [{"id": action.id, "label": action.label} for action in verdict.actions],
+        "output": verdict.output,
+    }
+    if verdict.outputs:  # a job that has ended keeps its end
+        has_ended = Job.status.in_(TERMINAL)
+        told["status"] = case((has_ended, Job.status), else_=Status.STORING)
+        told["progress"] = case((has_ended, Job.progress), else_=99)
+    session.execute(
+        update(Job).where(Job.id == claim.job_id).values(told).execution_options(synchronize_session=False)
+    )
 
 
 def failed(session: Session, claim: Claim, verdict: Failed) -> None:
@@ -369,6 +386,7 @@ def unstorable(session: Session, claim: Claim, results: Sequence[Stored], messag
     if not finish(
         session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.STORAGE_FAILED, message=message
     ):
+        note(session, claim.job_id, SOURCE_GONE, message)
         _forget(session, claim.job_id)
 
 
@@ -398,21 +416,22 @@ def finish(
     which comes after all is kept.
     """
     error = {"code": code, "message": (message or "")[:2000], "retryable": retryable} if code else None
-    values: dict[str, Any] = {"status": status, "finished_at": clock.now(), "error": error}
+    charge = Job.price if spent is None else case((Job.price < spent, Job.price), else_=spent)
+    values: dict[str, Any] = {
+        "status": status, "finished_at": clock.now(), "error": error, "charged": charge,
+    }  # fmt: skip
     if status is Status.SUCCEEDED:
         values["progress"] = 100
     job = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.status.not_in(TERMINAL))
         .values(values)
-        .returning(Job.user_id, Job.price, Job.webhook_url)
+        .returning(Job.user_id, Job.charged, Job.webhook_url)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if job is None:
         return False
-    charge = job.price if spent is None else min(spent, job.price)
-    credits.settle(session, job_id, spent=charge)
-    session.execute(update(Job).where(Job.id == job_id).values(charged=charge))
+    credits.settle(session, job_id, spent=job.charged)
     if webhooks.owe(session, job_id, job.user_id, status, job.webhook_url):
         after_commit(session, lambda: queue.nudge(Step.DELIVER))
     if watch:
@@ -638,15 +657,22 @@ def _held(session: Session, claims: Sequence[C]) -> list[tuple[C, bool]]:
         .order_by(JobStep.job_id)
         .with_for_update()
     ).all()
-    return [
+    held = [
         (by_job[row.job_id], row.cancel_at is not None)
         for row in sorted(rows, key=lambda row: (str(row.user_id), str(row.job_id)))
         if row.lease_token == by_job[row.job_id].token
     ]
+    session.info.setdefault(_HELD, {}).update(
+        {(claim.job_id, claim.token): canceled for claim, canceled in held}
+    )
+    return held
 
 
 def _fence(session: Session, claim: Claim) -> bool:
     """Raise LeaseLost unless the worker still holds this step. Returns whether the user has asked to cancel."""
+    known: bool | None = session.info.get(_HELD, {}).pop((claim.job_id, claim.token), None)
+    if known is not None:  # read in this transaction, and locked since
+        return known
     held = _held(session, [claim])
     if not held:
         raise LeaseLost(claim.job_id)
@@ -658,6 +684,7 @@ def _release(session: Session, claim: Claim, *, step: Step, due_in_s: float, **v
 
     Returns whether the user has asked to cancel. Raises LeaseLost if the step was somebody else's already.
     """
+    session.info.get(_HELD, {}).pop((claim.job_id, claim.token), None)
     now = clock.epoch()
     was_asked = claim.step is Step.POLL and claim.cancel_requested
     put_down = session.execute(
@@ -710,7 +737,9 @@ def _answer_error(session: Session, claim: Claim, code: str, message: str) -> No
 
 
 def _forget(session: Session, job_id: str) -> None:
-    session.execute(delete(JobStep).where(JobStep.job_id == job_id))
+    session.execute(
+        delete(JobStep).where(JobStep.job_id == job_id).execution_options(synchronize_session=False)
+    )
     after_commit(session, lambda: queue.nudge(Step.SUBMIT))  # it may have had a slot
 
 
