@@ -40,11 +40,14 @@ def job_object(job: Job, artifacts: list[Artifact]) -> dict[str, Any]:
 
 
 def artifact_object(artifact: Artifact) -> dict[str, Any]:
-    """A stored result; its URL is made anew on every read, so a signed one is never kept."""
+    """A stored result; its URL is made anew on every read, so a signed one is never kept.
+
+    One without a key was taken over from a legacy program: it stays where that put it, and only its URL is known.
+    """
     return {
         "id": artifact.id,
         "kind": artifact.kind,
-        "url": storage().read_url(artifact.key),
+        "url": storage().read_url(artifact.key) if artifact.key else artifact.url,
         "thumbnail_url": storage().read_url(artifact.thumbnail_key) if artifact.thumbnail_key else None,
         "content_type": artifact.content_type,
         "bytes": artifact.bytes,
