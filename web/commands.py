@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from common.services import credits, doctor, jobs, users
 from common.services.presentation import job_object
 from common.services.users import Actor
 from common.words import Role
+from web import importing
 
 _PING_S = 2.0
 OPERATOR = Actor("operator", "", "operator", Role.ADMIN)  # whoever has a shell may see everything
@@ -38,6 +40,7 @@ def register(app: Flask) -> None:
     for group in (users_commands, tokens_commands, credits_commands, ledger_commands, jobs_commands):
         app.cli.add_command(group)
     app.cli.add_command(examine)
+    app.cli.add_command(import_legacy)
 
 
 def plainly(command: Callable[..., None]) -> Callable[..., None]:
@@ -144,3 +147,17 @@ def examine() -> None:
     for line in lines:
         click.echo(line)
     sys.exit(1 if lines else 0)
+
+
+@click.command("import-legacy")
+@click.option("--dry-run", is_flag=True, help="Print the totals and change nothing.")
+@click.option("--rehost", is_flag=True, help="Have the workers copy what is only at the provider.")
+@click.option(
+    "--storage-env",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the legacy bucket's settings, with its keys, into this new file.",
+)
+@plainly
+def import_legacy(dry_run: bool, rehost: bool, storage_env: Path | None) -> None:
+    """Take over wxiai's balances, tasks, accounts and prices; exit 1 where the totals do not match."""
+    sys.exit(importing.run(dry_run=dry_run, rehost=rehost, storage_env=storage_env))

@@ -438,6 +438,11 @@ def _actions(task: JsonObject) -> Iterator[Action]:
             yield Action(id=found, label=label or text(button.get("emoji"), 20) or found, token=token)
 
 
+def follow_ups(buttons: object) -> tuple[Action, ...]:
+    """What may follow a task whose buttons somebody else has kept."""
+    return tuple(_actions({"buttons": buttons}))
+
+
 _CHANGE_ACTIONS = (
     *(Action(id=f"upsample_{n}", label=f"U{n}", token=f"U{n}") for n in range(1, 5)),
     *(Action(id=f"variation_{n}", label=f"V{n}", token=f"V{n}") for n in range(1, 5)),
