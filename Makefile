@@ -4,6 +4,7 @@ PYTHON ?= python3
 DEMO ?= 1
 ARGS ?=
 export DEMO
+unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes: without caches each compiles us again
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench chaos fix clean

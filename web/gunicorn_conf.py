@@ -67,11 +67,9 @@ def _load_app() -> None:
 
     The collector would write to every page of it, in each worker: what is there by now is not its business.
     """
-    gc.disable()
     import web.wsgi  # noqa: F401
 
     gc.freeze()
-    gc.enable()
 
 
 def _require_port() -> None:

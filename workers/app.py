@@ -4,14 +4,10 @@ Every task is a tick: it works through what is due and returns. No results, no E
 doubled changes nothing.
 """
 
-# ruff: noqa: E402 - the collector rests while the imports below are made: none of it is garbage.
 from __future__ import annotations
 
-import gc
-
-gc.disable()
-
 import ctypes
+import gc
 import multiprocessing
 import signal
 import sys
@@ -151,6 +147,3 @@ def _close(**_: Any) -> None:
 def stopping() -> bool:
     """Whether this worker was told to stop."""
     return bool(_STOP.value)
-
-
-gc.enable()
