@@ -15,13 +15,14 @@ import pytest
 import sqlalchemy as sa
 
 from common.settings import Settings
-from migrations.chain import HERE, Chain
+from migrations.chain import HERE, MERGE_POINT, Chain
 from tests.infrastructure.children import wait_until
 from tests.infrastructure.databases import Released
 from tests.infrastructure.postgres import Postgres
 from tests.migrations.children import start_upgrade, stub_setup
 
 NO_REDIS = "redis://127.0.0.1:1/0"
+AFTER_MERGE = [script.revision for script in Chain().pending((MERGE_POINT,))]
 
 _REVISION = '''"""{message}"""
 
@@ -109,6 +110,13 @@ def folder(tmp_path: Path) -> Path:
     for name in ("env.py", "script.py.mako"):
         shutil.copy(HERE / name, copy / name)
     return copy
+
+
+def without_merge(folder: Path) -> Chain:
+    """Remove the merge point and all that follows it, and load the chain."""
+    for name in (MERGE_POINT, *AFTER_MERGE):
+        (folder / "versions" / Chain().files[name].name).unlink()
+    return Chain(folder)
 
 
 def add_revision(folder: Path, revision: str, body: str, *, parent: str | None = None) -> Chain:

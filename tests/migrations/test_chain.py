@@ -12,7 +12,7 @@ from alembic import command
 
 from common.db import schema
 from migrations.chain import MERGE_POINT, Chain
-from tests.migrations.conftest import add_revision
+from tests.migrations.conftest import AFTER_MERGE, add_revision, without_merge
 
 FILES = [Path(script.path) for script in Chain().revisions]
 
@@ -61,13 +61,7 @@ def test_rungs_pass_through_the_merge_point_once() -> None:
 
 
 def test_rungs_without_a_merge_point_go_to_both_heads(folder: Path) -> None:
-    for name in (
-        "merge_heads_final.py",
-        "d8b04e6f3c19_add_webhook_tables.py",
-        "5b1d9e7c2a48_add_job_backlog_indexes.py",
-    ):
-        (folder / "versions" / name).unlink()
-    chain = Chain(folder)
+    chain = without_merge(folder)
     assert [(rung.name, rung.target) for rung in chain.rungs(())] == [("heads", "heads")]
 
 
@@ -82,7 +76,7 @@ def test_a_chain_that_cannot_be_loaded_says_why(folder: Path) -> None:
 def test_pending_lists_what_is_not_behind(folder: Path) -> None:
     chain = add_revision(folder, "aaaa00000001", "pass")
     pending = [script.revision for script in chain.pending((MERGE_POINT,))]
-    assert pending == ["d8b04e6f3c19", "5b1d9e7c2a48", "aaaa00000001"]
+    assert pending == [*AFTER_MERGE, "aaaa00000001"]
 
 
 @pytest.mark.parametrize("url", ["sqlite:///x.db", "postgresql://nobody@nowhere/x"])

@@ -12,7 +12,7 @@ from common.settings import Settings
 from migrations import runner
 from migrations.chain import Chain
 from migrations.target import METADATA
-from tests.migrations.conftest import add_revision, settings_for
+from tests.migrations.conftest import AFTER_MERGE, add_revision, settings_for
 
 
 def state(engine: sa.Engine) -> schema.SchemaState:
@@ -43,9 +43,7 @@ def test_a_missing_column_is_listed_and_borne(
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE artifact DROP COLUMN url")
         connection.exec_driver_sql("UPDATE wxiai_alembic_version SET version_num = '24e8f9a7b1c2'")
-        connection.exec_driver_sql(
-            "DELETE FROM migration_ledger WHERE revision IN ('d8b04e6f3c19', '5b1d9e7c2a48')"
-        )
+        connection.exec_driver_sql(f"DELETE FROM migration_ledger WHERE revision IN {(*AFTER_MERGE, '')}")
     found = state(app_engine)
     assert (found.state, found.missing, found.usable) == ("behind", {"artifact": ["url"]}, True)
     app_engine.dispose()
@@ -94,7 +92,7 @@ def test_ahead_foreign_and_degraded(
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE wxiai_alembic_version SET version_num = 'merge_heads_final'")
         connection.exec_driver_sql(
-            "DELETE FROM migration_ledger WHERE revision IN ('d8b04e6f3c19', '5b1d9e7c2a48', 'aaaa00000001')"
+            f"DELETE FROM migration_ledger WHERE revision IN {(*AFTER_MERGE, 'aaaa00000001')}"
         )
     broken = folder / "versions" / "d8b04e6f3c19_add_webhook_tables.py"
     broken.write_text(
