@@ -59,7 +59,7 @@ def actor(*, remembered: bool = False) -> Actor:
     mark = fingerprint(token)
     known = _memory.get(mark) if remembered else None
     if known is None:
-        with reading() as session:
+        with reading(one_read=True) as session:
             known = users.authenticate(session, token)
         _memory.put(mark, known)
     return known

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
@@ -115,10 +115,15 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def transaction() -> Iterator[Session]:
-    """Do on the way out what had to wait for the end, commit, then do what had to wait for the commit."""
+def transaction(*, one_write: bool = False) -> Iterator[Session]:
+    """Do on the way out what had to wait for the end, commit, then do what had to wait for the commit.
+
+    `one_write`: where the database can, all is written by one statement, the last one. It commits by itself then,
+    and PostgreSQL is neither sent BEGIN nor COMMIT: two of three round trips.
+    """
     with Session(engine(), expire_on_commit=False) as session, session.begin():
-        yield session
+        with _each_by_itself(session) if one_write else nullcontext():
+            yield session
         for call in session.info.pop("before_commit", ()):
             call()
     _commits.set(_commits.get() + 1)
@@ -127,11 +132,31 @@ def transaction() -> Iterator[Session]:
 
 
 @contextmanager
-def reading() -> Iterator[Session]:
-    """A transaction that only reads: on SQLite it never waits for a writer."""
+def reading(*, one_read: bool = False) -> Iterator[Session]:
+    """A transaction that only reads: on SQLite it never waits for a writer.
+
+    `one_read`: nothing depends on several statements being one transaction, and PostgreSQL need not be told of one.
+    """
     with Session(engine(), expire_on_commit=False) as session:
-        session.connection(execution_options={"reads_only": True})
-        yield session
+        if one_read:
+            with _each_by_itself(session, reads_only=True):
+                yield session
+        else:
+            session.connection(execution_options={"reads_only": True})
+            yield session
+
+
+@contextmanager
+def _each_by_itself(session: Session, **options: Any) -> Iterator[None]:
+    """Let every statement be a transaction of its own on PostgreSQL."""
+    if session.get_bind().dialect.name == "postgresql":
+        options["isolation_level"] = "AUTOCOMMIT"
+    connection = session.connection(execution_options=options)
+    try:
+        yield
+    except compat.SchemaDrift:
+        connection.invalidate()  # psycopg forgets what it has prepared at a rollback, and there is none
+        raise
 
 
 _commits: ContextVar[int] = ContextVar("commits", default=0)

@@ -7,6 +7,7 @@ happening twice. A hold is closed once, by a capture (which gives back what it d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -54,14 +55,14 @@ def balance(session: Session, user_id: str) -> Balance:
 
 def grant(session: Session, user_id: str, amount: int, *, note: str | None, reference: str) -> LedgerEntry:
     """Add credits. `reference` names the reason once and for all; using it twice breaks the unique constraint."""
-    _open_account(session, user_id)
+    open_account(session, user_id)
     return _move(session, EntryKind.GRANT, user_id, amount, available=amount, note=note, reference=reference)
 
 
 def hold(session: Session, user_id: str, job_id: str, amount: int) -> LedgerEntry:
     """Set credits aside for a job. Raises InsufficientCredits and changes nothing if there are too few."""
     if amount == 0:
-        _open_account(session, user_id)  # a free job needs no credits, but its settlement needs a line
+        open_account(session, user_id)  # a free job needs no credits, but its settlement needs a line
     reference = f"{job_id}:{EntryKind.HOLD}"
     return _move(session, EntryKind.HOLD, user_id, amount, available=-amount, held=amount,
                  job_id=job_id, reference=reference)  # fmt: skip
@@ -107,7 +108,8 @@ def _entry(session: Session, job_id: str, kind: EntryKind) -> LedgerEntry | None
     return session.scalars(query.with_for_update()).one_or_none()
 
 
-def _open_account(session: Session, user_id: str) -> None:
+def open_account(session: Session, user_id: str) -> None:
+    """Give a user who never had credits a balance of none."""
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     row = {"user_id": user_id, "available": 0, "held": 0, "updated_at": clock.now()}
     session.execute(dialect.insert(CreditAccount).values(row).on_conflict_do_nothing())
@@ -130,7 +132,41 @@ _MOVE = (
     )
     .returning(_ACCOUNT.c.available, _ACCOUNT.c.held)
 )
-_WRITE = insert(CreditAccount.metadata.tables[LedgerEntry.__tablename__])
+_ENTRY = CreditAccount.metadata.tables[LedgerEntry.__tablename__]
+_WRITE = insert(_ENTRY)
+
+# The same for a hold, as parts of a bigger statement (PostgreSQL): HELD has no row where there are too few credits,
+# and nothing is written then. `hold_parameters` are what they need.
+HELD = _MOVE.cte("held")
+HOLD_WRITTEN = (
+    insert(_ENTRY)
+    .from_select(
+        ["id", "user_id", "kind", "amount", "available_delta", "held_delta", "available_after", "held_after",
+         "job_id", "reference", "created_at"],
+        select(
+            bindparam("entry_id", type_=_ENTRY.c.id.type), bindparam("of_user", type_=_ENTRY.c.user_id.type),
+            literal(EntryKind.HOLD, _ENTRY.c.kind.type), _MORE_HELD, _MORE, _MORE_HELD,
+            HELD.c.available, HELD.c.held, bindparam("of_job", type_=_ENTRY.c.job_id.type),
+            bindparam("reference", type_=_ENTRY.c.reference.type),
+            bindparam("at", type_=_ENTRY.c.created_at.type),
+        ),
+    )
+    .cte("hold_written")
+)  # fmt: skip
+
+
+def hold_parameters(user_id: str, job_id: str, amount: int, at: datetime) -> dict[str, Any]:
+    """What HELD and HOLD_WRITTEN are run with."""
+    return {
+        "of_user": user_id, "more": -amount, "more_held": amount, "at": at, "entry_id": new_id("led"),
+        "of_job": job_id, "reference": f"{job_id}:{EntryKind.HOLD}",
+    }  # fmt: skip
+
+
+def too_few(session: Session, user_id: str, amount: int) -> InsufficientCredits:
+    """What to raise where nothing could be held."""
+    available = balance(session, user_id).available
+    return InsufficientCredits(f"This needs {amount} credits; {available} are available.")
 
 
 def _move(
@@ -152,9 +188,7 @@ def _move(
         _MOVE, {"of_user": user_id, "more": available, "more_held": held, "at": now}
     ).one_or_none()
     if after is None and kind is EntryKind.HOLD:
-        raise InsufficientCredits(
-            f"This needs {amount} credits; {balance(session, user_id).available} are available."
-        )
+        raise too_few(session, user_id, amount)
     if after is None:
         raise LedgerBroken(f"user {user_id} has no balance that a {kind} of {amount} credits fits")
     entry: dict[str, Any] = {

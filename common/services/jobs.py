@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -15,7 +15,8 @@ from common.db import after_commit
 from common.errors import Conflict, InvalidInput, KeyReused, NotFound
 from common.ids import new_id
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
-from common.services import catalog, credits, lifecycle, users
+from common.services import acceptance, catalog, lifecycle, users
+from common.services.acceptance import AcceptedJob
 from common.services.users import Actor
 from common.settings import settings
 from common.words import Outcome, Status, Step
@@ -50,12 +51,10 @@ class Once:
 
 # ---------------------------------------------------------------- accept
 
-# Built once, and of tables: building them for each job would take longer than running them.
-_INSERT_JOB = insert(Job.metadata.tables[Job.__tablename__])
-_INSERT_STEP = insert(Job.metadata.tables[JobStep.__tablename__])
 
-
-def accept(session: Session, actor: Actor, new: NewJob, once: Once | None = None) -> tuple[Job, bool]:
+def accept(
+    session: Session, actor: Actor, new: NewJob, once: Once | None = None
+) -> tuple[Job | AcceptedJob, bool]:
     """Accept a job: price frozen, credits held, row queued, all in this transaction; a nudge after the commit.
 
     Returns the job and whether an Idempotency-Key had made it before. Raises UnknownModel, InvalidInput,
@@ -72,50 +71,26 @@ def accept(session: Session, actor: Actor, new: NewJob, once: Once | None = None
     price = catalog.quote(offer, given).credits
     now = clock.now()
     deadline_s = new.deadline_s or offer.spec.deadline_s or settings().job_deadline_s
-    values: dict[str, Any] = {
-        "id": job_id,
-        "user_id": actor.user_id,
-        "status": Status.QUEUED,
-        "provider": offer.spec.provider,
-        "model": new.model,
-        "action": given.get("action") or offer.spec.action,
-        "input": given,
-        "metadata_": new.metadata,
-        "priority": new.priority,
-        "parent_id": new.parent_id,
-        "tool_id": new.tool_id,
-        "webhook_url": new.webhook_url,
-        "price": price,
-        "charged": None,
-        "progress": 0,
-        "preview_url": None,
-        "actions": [],
-        "output": None,
-        "error": None,
-        "attempts": 0,
-        "late": False,
-        "deadline_at": now + timedelta(seconds=deadline_s),
-        "created_at": now,
-        "submitted_at": None,
-        "finished_at": None,
-    }
-    session.execute(_INSERT_JOB, [{**values, "metadata": values["metadata_"]}])
-    session.execute(_INSERT_STEP, [{
-        "job_id": job_id,
-        "step": Step.SUBMIT,
-        "due_at": now.timestamp(),
-        "user_id": actor.user_id,
-        "model": new.model,
-        "priority": new.priority,
-        "created_at": now.timestamp(),
-        "deadline_at": now.timestamp() + deadline_s,
-        "slots": int(catalog.with_defaults(offer.spec, given).get(offer.spec.slots, 1)) if offer.spec.slots else 1,
-        "pinned_account_id": parent,
-        "failures": 0,
-    }])  # fmt: skip
-    credits.hold(session, actor.user_id, job_id, price)
+    job = AcceptedJob(
+        id=job_id,
+        user_id=actor.user_id,
+        provider=offer.spec.provider,
+        model=new.model,
+        action=given.get("action") or offer.spec.action,
+        input=given,
+        metadata_=new.metadata,
+        priority=new.priority,
+        parent_id=new.parent_id,
+        tool_id=new.tool_id,
+        webhook_url=new.webhook_url,
+        price=price,
+        created_at=now,
+        deadline_at=now + timedelta(seconds=deadline_s),
+    )
+    slots = catalog.with_defaults(offer.spec, given).get(offer.spec.slots, 1) if offer.spec.slots else 1
+    acceptance.write(session, job, slots=int(slots), pinned_account_id=parent)
     after_commit(session, lambda: queue.nudge(Step.SUBMIT))
-    return Job(**values), False
+    return job, False
 
 
 def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | None:
@@ -164,7 +139,7 @@ def _parent(session: Session, actor: Actor, new: NewJob, provider: str) -> str |
     )
 
 
-def retry(session: Session, job_id: str) -> Job:
+def retry(session: Session, job_id: str) -> Job | AcceptedJob:
     """Accept a failed or canceled job once more, as a new job of its user at today's price.
 
     Raises NotFound, Conflict for one that is live or has succeeded, and what `accept` raises.

@@ -6,11 +6,12 @@ from typing import Any
 
 from common.clock import iso, iso_epoch
 from common.models import ApiToken, Artifact, Job, LedgerEntry, User
+from common.services.acceptance import AcceptedJob
 from common.settings import settings
 from common.storage import storage
 
 
-def job_object(job: Job, artifacts: list[Artifact]) -> dict[str, Any]:
+def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, Any]:
     """A job as the API shows it (DESIGN section 6)."""
     base = f"{settings().public_url}/v1/jobs/{job.id}"
     return {

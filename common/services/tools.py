@@ -20,6 +20,7 @@ from common.errors import Forbidden, InvalidInput, NotFound
 from common.ids import new_id
 from common.models import Job, Tool
 from common.services import catalog, jobs, openwebui
+from common.services.acceptance import AcceptedJob
 from common.services.jobs import NewJob, Once
 from common.services.openwebui import Granted
 from common.services.users import Actor
@@ -246,7 +247,7 @@ def _writable(session: Session, actor: Actor, tool_id: str) -> Tool:
 
 def run(
     session: Session, actor: Actor, tool_id: str, new: NewJob, once: Once | None = None
-) -> tuple[Job, bool]:
+) -> tuple[Job | AcceptedJob, bool]:
     """Accept a job made of the tool's model and input, overlaid by `new.input`; else as `jobs.accept`."""
     tool = get(session, actor, tool_id)
     runs = preset(tool)

@@ -34,7 +34,7 @@ def create(actor: Actor, body: schemas.NewJob) -> Response:
     """
     new = NewJob(model=body.model, input=body.input, parent_id=body.parent_id, **options(body))
     key = once("POST /v1/jobs", body.model_dump(exclude_unset=True))
-    return submit(actor, lambda session: jobs.accept(session, actor, new, key))
+    return submit(actor, key, lambda session: jobs.accept(session, actor, new, key))
 
 
 @blueprint.get("")

@@ -43,9 +43,12 @@ def once(route: str, body: object) -> Once | None:
     return Once(route, key, hashlib.sha256(text.encode()).hexdigest())
 
 
-def submit(actor: Actor, accept: Callable[[Session], tuple[Any, bool]]) -> Response:
-    """Accept a job in one transaction and answer 202; or 200 if it finishes within the preferred wait."""
-    with transaction() as session:
+def submit(actor: Actor, key: Once | None, accept: Callable[[Session], tuple[Any, bool]]) -> Response:
+    """Accept a job in one transaction and answer 202; or 200 if it finishes within the preferred wait.
+
+    Without an Idempotency-Key there is nothing to write before the job itself.
+    """
+    with transaction(one_write=key is None) as session:
         job, replayed = accept(session)
         shown = job_object(job, jobs.artifacts(session, [job.id])[job.id] if replayed else [])
     headers = {"Location": f"/v1/jobs/{shown['id']}"}

@@ -75,7 +75,7 @@ def run(actor: Actor, tool_id: str, body: schemas.ToolRun) -> Response:
     """Run a tool: a job of its model, with its input overlaid by yours."""
     new = NewJob(model="", input=body.input, parent_id=body.parent_id, **options(body))
     key = once("POST /v1/tools/run", {"tool": tool_id, **body.model_dump(exclude_unset=True)})
-    return submit(actor, lambda session: tools.run(session, actor, tool_id, new, key))
+    return submit(actor, key, lambda session: tools.run(session, actor, tool_id, new, key))
 
 
 def _access(body: schemas.ToolChange) -> dict[str, Any] | None:
