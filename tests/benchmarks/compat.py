@@ -1,0 +1,89 @@
+"""What the compatibility mode costs while the schema is whole: nothing is in the way then, and this proves it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from sqlalchemy import Engine, select, update
+from sqlalchemy.orm import Session
+
+from common.db import build_engine, compat
+from common.db.types import Base
+from common.models import User
+from tests.benchmarks.bench import LABELS, Bench
+from tests.benchmarks.harness import Figure, Goal, benchmark, compared, side_by_side
+
+_GOAL = Goal(bound=1.02, of_reference=True)
+_WARM = 20
+
+
+@benchmark("compat")
+def cost(bench: Bench) -> Iterator[Figure]:
+    """The same reads and writes on an engine with the mode and on one without, in turns: by calls and by time."""
+    for kind in bench.kinds(quick="sqlite"):
+        ground = bench.platform(kind)
+        url = ground.platform.group.environment["DATABASE_URL"]
+        bare, ready = build_engine(url), build_engine(url)
+        mode = compat.install(ready, Base.metadata)
+        if mode is None or mode.lacking:
+            raise RuntimeError("the mode is not installed, or the schema is not whole")
+        for what, work in (("read", _read), ("write", _write)):
+            yield _calls(f"Python calls per {what}", LABELS[kind], work, ready, bare)
+            took = side_by_side(
+                bench.amount(15, 3),
+                partial(_took_us, work, ready, bench.amount(400, 20)),
+                partial(_took_us, work, bare, bench.amount(400, 20)),
+            )
+            yield compared(f"time per {what}", LABELS[kind], "µs", took, reference_name="without", goal=_GOAL)
+        mode.close()
+        bare.dispose()
+        ready.dispose()
+
+
+def _read(engine: Engine) -> None:
+    with Session(engine) as session:
+        session.connection(execution_options={"reads_only": True})
+        session.scalars(select(User).where(User.role == "admin").order_by(User.created_at).limit(1)).all()
+
+
+def _write(engine: Engine) -> None:
+    with Session(engine) as session:
+        session.execute(update(User).where(User.id == "nobody").values(phone=None, name="n"))
+        session.rollback()
+
+
+def _took_us(work: Callable[[Engine], None], engine: Engine, times: int) -> float:
+    """The fastest of them: what the machine does beside it only makes them slower."""
+    fastest = float("inf")
+    for _ in range(times):
+        began = time.perf_counter()
+        work(engine)
+        fastest = min(fastest, time.perf_counter() - began)
+    return 1e6 * fastest
+
+
+def _calls(what: str, where: str, work: Callable[[Engine], None], ready: Engine, bare: Engine) -> Figure:
+    with_it, without = (_counted(work, engine) for engine in (ready, bare))
+    return Figure(
+        what=what, where=where, value=with_it, reference=without, reference_name="without", goal=_GOAL
+    )
+
+
+def _counted(work: Callable[[Engine], None], engine: Engine) -> int:
+    for _ in range(_WARM):
+        work(engine)
+    seen = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal seen
+        seen += event == "call"
+
+    sys.setprofile(count)
+    try:
+        work(engine)
+    finally:
+        sys.setprofile(None)
+    return seen
