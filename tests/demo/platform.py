@@ -6,11 +6,17 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import NoReturn, Self
 
+from sqlalchemy.orm import Session
+
+from common.db import build_engine
+from common.errors import NotFound
+from common.ids import new_id
+from common.services import credits, users
 from common.settings import secret_key
-from tests.infrastructure.children import StartError
+from common.words import Role
 from tests.infrastructure.client import Client, Refused
 from tests.infrastructure.environment import ROOT, isolate
 from tests.infrastructure.platform import Platform
@@ -89,12 +95,25 @@ class Demo:
         try:
             known.get("/v1/me")
         except Refused:
-            with suppress(StartError):  # there may be one already
-                self._platform.command("users", "create", DEMO_USER)
             kept.touch(mode=0o600)
-            kept.write_text(self._platform.command("tokens", "create", DEMO_USER, "--name", "make run"))
-            self._platform.command("credits", "grant", DEMO_USER, str(DEMO_CREDITS), "--note", "make run")
+            kept.write_text(_equip_user(self._platform.group.environment["DATABASE_URL"]))
         return Client(self._platform.url, kept.read_text())
+
+
+def _equip_user(database_url: str) -> str:
+    """A new token of the demo user, who gets new credits. As the operators' commands do it, without their starts."""
+    made = build_engine(database_url)
+    with Session(made) as session, session.begin():
+        try:
+            user = users.find_user(session, DEMO_USER)
+        except NotFound:
+            user = users.create_user(session, email=DEMO_USER, name="", role=Role.USER, password=None)
+        token, _ = users.create_token(session, user.id, "make run")
+        credits.grant(
+            session, user.id, DEMO_CREDITS, note="make run", reference=f"grant:operator:{new_id('key')}"
+        )
+    made.dispose()
+    return token
 
 
 def _free(port: str) -> int:

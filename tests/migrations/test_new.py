@@ -56,35 +56,63 @@ def drafted(tree: Path, message: str = "add user nickname") -> Path:
     return tree / json.loads(done.stdout)["path"]
 
 
+@pytest.fixture(scope="module")
+def nickname(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drafted revision of a nickname, in a tree that nobody changes any more."""
+    tree = copy_rooms(tmp_path_factory.mktemp("nickname") / "tree")
+    add_line(tree, NICKNAME)
+    return drafted(tree)
+
+
+@pytest.fixture(scope="module")
+def friends(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drafted revision of a table, in a tree that nobody changes any more."""
+    tree = copy_rooms(tmp_path_factory.mktemp("friends") / "tree")
+    path = tree / USERS
+    path.write_text(
+        path.read_text()
+        .replace("import BigInteger", "import text, ForeignKey, BigInteger")
+        .replace("Base, Shared", "Base, Json, Shared")
+        + FRIEND
+    )
+    return drafted(tree, "add friends")
+
+
+def tree_of(revision: Path) -> Path:
+    return revision.parents[2]
+
+
 def columns(url: str, table: str) -> dict[str, str]:
     engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"), poolclass=sa.NullPool)
     with engine.connect() as connection:
         return {item["name"]: str(item["type"]) for item in sa.inspect(connection).get_columns(table)}
 
 
-def test_a_column_from_model_to_database(tree: Path, at_head_url: str) -> None:
-    add_line(tree, NICKNAME)
-    path = drafted(tree)
-    text = path.read_text()
-    assert re.fullmatch(r"[0-9a-f]{12}_add_user_nickname\.py", path.name)
+@pytest.mark.xdist_group("nickname")
+def test_a_column_from_model_to_a_revision(nickname: Path) -> None:
+    tree, text = tree_of(nickname), nickname.read_text()
+    assert re.fullmatch(r"[0-9a-f]{12}_add_user_nickname\.py", nickname.name)
     assert (
         'op.add_column_if_missing("user", sa.Column("nickname", sa.String(length=64), nullable=True))' in text
     )
     assert '"""Nothing: dropping would lose data.' in text
-    assert (tree / "migrations/HEAD").read_text() == f"{path.name[:12]}\n"
+    assert (tree / "migrations/HEAD").read_text() == f"{nickname.name[:12]}\n"
     assert migrations(tree, "lint").stdout == "clean\n"
 
-    upgraded = migrations(tree, "upgrade", DATABASE_URL=at_head_url, MIGRATION_BACKUP="off")
-    assert (upgraded.returncode, upgraded.stdout) == (0, f"current: {path.name[:12]}\n"), upgraded.stderr
+
+@pytest.mark.xdist_group("nickname")
+def test_a_column_from_a_revision_to_the_database(nickname: Path, at_head_url: str) -> None:
+    upgraded = migrations(tree_of(nickname), "upgrade", DATABASE_URL=at_head_url, MIGRATION_BACKUP="off")
+    assert (upgraded.returncode, upgraded.stdout) == (0, f"current: {nickname.name[:12]}\n"), upgraded.stderr
     assert "INFO  [migrations.operations] added column user.nickname" in upgraded.stderr
     assert columns(at_head_url, "user")["nickname"] == "VARCHAR(64)"
 
 
+@pytest.mark.xdist_group("nickname")
 def test_a_column_that_is_there_already_is_told_and_one_of_another_type_refused(
-    tree: Path, at_head_url: str
+    nickname: Path, at_head_url: str
 ) -> None:
-    add_line(tree, NICKNAME)
-    drafted(tree)
+    tree = tree_of(nickname)
     engine = sa.create_engine(
         at_head_url.replace("postgresql://", "postgresql+psycopg://"), poolclass=sa.NullPool
     )
@@ -102,15 +130,9 @@ def test_a_column_that_is_there_already_is_told_and_one_of_another_type_refused(
     assert "INFO  [migrations.operations] column user.nickname is there already" in upgraded.stderr
 
 
-def test_a_table_with_everything_that_may_hang_on_it(tree: Path, at_head_url: str) -> None:
-    path = tree / USERS
-    path.write_text(
-        path.read_text()
-        .replace("import BigInteger", "import text, ForeignKey, BigInteger")
-        .replace("Base, Shared", "Base, Json, Shared")
-        + FRIEND
-    )
-    text = drafted(tree, "add friends").read_text()
+@pytest.mark.xdist_group("friends")
+def test_a_table_with_everything_that_may_hang_on_it(friends: Path, at_head_url: str) -> None:
+    tree, text = tree_of(friends), friends.read_text()
     assert 'sa.Column("since", sa.DateTime(timezone=True), nullable=False)' in text
     assert 'sa.JSON().with_variant(JSONB(), "postgresql")' in text
     assert "from sqlalchemy.dialects.postgresql import JSONB" in text

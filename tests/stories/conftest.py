@@ -1,14 +1,13 @@
-"""Running platforms: one shared by the stories of each kind of installation, and fresh ones for those that break it.
+"""Running platforms: one of each kind of installation, which all stories share.
 
 `small`: SQLite and local storage, as on one machine. `large`: PostgreSQL and Tencent COS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -38,7 +37,12 @@ class Installation:
         return self.platform.user(credits=credits)
 
     def calm(self) -> None:
-        """Well-behaved simulators, and accounts that remember no trouble: an empty one would pause for minutes."""
+        """Everything runs, simulators behave, accounts have no trouble: an empty one would pause for minutes."""
+        if not self.valkey.is_running:
+            self.valkey.start()
+        running = {process.name for process in self.platform.group.processes if process.is_running}
+        if missing := {"web", "worker", "beat"} - running:
+            self.platform.start(*missing)
         self.world.behave()
         engine = build_engine(self.platform.group.environment["DATABASE_URL"])
         with engine.begin() as connection:
@@ -46,80 +50,36 @@ class Installation:
         engine.dispose()
 
 
-class Installations:
-    """Makes installations; `close` ends them all."""
-
-    def __init__(self, folder: Callable[[], Path], postgres: Postgres) -> None:
-        self._folder, self._postgres = folder, postgres
-        self._stack = ExitStack()
-
-    def make(self, kind: str, *, started: bool = True, **settings: str) -> Installation:
-        """A new one with its own database, Valkey and simulators; `settings` are environment variables."""
-        folder = self._folder()
-        valkey = self._stack.enter_context(Valkey(folder / "valkey"))
-        world = self._stack.enter_context(World(at_once=24))
-        platform = Platform(
-            folder,
-            database_url=self._database(kind, folder),
-            redis_url=valkey.url,
-            environment={
-                **QUICK,
-                **world.environment(storage="cos" if kind == "large" else "local"),
-                **settings,
-            },
-        )
-        self._stack.enter_context(platform)
-        platform.release()
-        if started:
-            platform.start()
-        return Installation(kind, platform, world, valkey)
-
-    def _database(self, kind: str, folder: Path) -> str:
-        if kind == "small":
-            return f"sqlite:///{folder}/webui.db"
-        url = self._postgres.create_database()
-        self._stack.callback(self._postgres.drop_database, url)
-        return url
-
-    def close(self) -> None:
-        self._stack.close()
-
-
-@pytest.fixture(scope="package")  # an idle platform costs a fifth of a processor: it ends with the stories
-def shared_installations(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
-) -> Iterator[Installations]:
-    made = Installations(lambda: tmp_path_factory.mktemp("shared"), postgres_server)
-    yield made
-    made.close()
-
-
 _KINDS = [pytest.param(kind, marks=pytest.mark.xdist_group(f"stories-{kind}")) for kind in ("small", "large")]
 
 
-@pytest.fixture(scope="package", params=_KINDS)
-def shared(request: pytest.FixtureRequest, shared_installations: Installations) -> Installation:
-    """The running installation of this kind that all stories share which break nothing."""
-    return shared_installations.make(request.param)
+@pytest.fixture(scope="package", params=_KINDS)  # an idle platform costs a fifth of a processor
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
+) -> Iterator[Installation]:
+    """The running installation of this kind that all stories share."""
+    folder, kind = tmp_path_factory.mktemp("shared"), request.param
+    with ExitStack() as stack:
+        if kind == "large":
+            database_url = postgres_server.create_database()
+            stack.callback(postgres_server.drop_database, database_url)
+        else:
+            database_url = f"sqlite:///{folder}/webui.db"
+        valkey = stack.enter_context(Valkey(folder / "valkey"))
+        world = stack.enter_context(World(at_once=24))
+        storage = world.environment(storage="cos" if kind == "large" else "local")
+        platform = stack.enter_context(
+            Platform(
+                folder, database_url=database_url, redis_url=valkey.url, environment={**QUICK, **storage}
+            )
+        )
+        platform.release()
+        yield Installation(kind, platform, world, valkey)
 
 
 @pytest.fixture
 def installation(shared: Installation) -> Iterator[Installation]:
-    """The shared one, without whatever trouble the story before has made."""
+    """The shared one, all of it running, without whatever trouble the story before has made."""
     shared.calm()
     yield shared
     shared.world.behave()
-
-
-@pytest.fixture(params=_KINDS)
-def own(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
-) -> Iterator[Callable[..., Installation]]:
-    """Makes an installation of this kind for one test, which may break it."""
-    made = Installations(lambda: tmp_path_factory.mktemp("own"), postgres_server)
-
-    def make(**options: str | bool) -> Installation:
-        return made.make(request.param, **options)  # type: ignore[arg-type]
-
-    yield make
-    made.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,7 +16,6 @@ from tests.infrastructure.valkey import Valkey
 from tests.simulators.world import World
 from tests.stories.conftest import QUICK, Installation
 
-MakeInstallation = Callable[..., Installation]
 DRAIN_S = 10.0
 
 
@@ -40,8 +38,7 @@ def test_the_urls_that_heroku_gives(tmp_path: Path, valkey_server: Valkey, postg
     postgres_server.drop_database(database)
 
 
-def test_sigterm_drains_in_time_and_loses_nothing(own: MakeInstallation) -> None:
-    installation = own()
+def test_sigterm_drains_in_time_and_loses_nothing(installation: Installation) -> None:
     platform, world = installation.platform, installation.world
     user = installation.user()
     prompts = [f"drained {number} [run=2]" for number in range(12)]
