@@ -380,9 +380,12 @@ class Compat:
             self._watcher.start()
 
     def _look_until_whole(self) -> None:
-        while self.lacking and not self._closed.wait(LOOK_EVERY_S):
+        while not self._closed.wait(LOOK_EVERY_S):
             self.try_to_look()
-        self._watcher = None
+            with self._lock:  # so that nobody thinks that this thread goes on
+                if not self.lacking:
+                    self._watcher = None
+                    return
 
     def try_to_look(self) -> None:
         """Look, unless the database cannot be asked now."""

@@ -33,9 +33,9 @@ def cost(bench: Bench) -> Iterator[Figure]:
         for what, work in (("read", _read), ("write", _write)):
             yield _calls(f"Python calls per {what}", LABELS[kind], work, ready, bare)
             took = side_by_side(
-                bench.amount(15, 3),
-                partial(_took_us, work, ready, bench.amount(400, 20)),
-                partial(_took_us, work, bare, bench.amount(400, 20)),
+                bench.amount(9, 3),
+                partial(_took_us, work, ready, bench.amount(150, 20)),
+                partial(_took_us, work, bare, bench.amount(150, 20)),
             )
             yield compared(f"time per {what}", LABELS[kind], "µs", took, reference_name="without", goal=_GOAL)
         mode.close()

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from common import db, settings
+from common.db.compat import RequiredColumnMissing
 from common.words import Step
 from workers.flow import Answered, Flow
 
@@ -73,7 +74,7 @@ class Sample(Flow[Item, str]):
     async def record(self, answered: Answered[Item, str]) -> None:
         if self.ledger.away:
             self.ledger.away -= 1
-            raise OperationalError("", {}, Exception("gone"))
+            raise RequiredColumnMissing if self.ledger.away else OperationalError("", {}, Exception("gone"))
         self.ledger.recorded += [item.key for item, _ in answered]
 
     def renew(self, session: Session, claims: Sequence[Item]) -> None:
