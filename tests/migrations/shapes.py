@@ -14,7 +14,11 @@ Rows = dict[str, list[tuple[object, ...]]]
 
 def shape(engine: sa.Engine) -> Shape:
     """Every table: columns with type, nullability and default; keys, indexes and constraints with their names."""
-    inspector = sa.inspect(engine)
+    with engine.connect() as connection:  # one: an inspector of an engine opens one for each question
+        return _shape(sa.inspect(connection))
+
+
+def _shape(inspector: sa.Inspector) -> Shape:
     names = [table for table in inspector.get_table_names() if table != VERSION_TABLE]
     columns = inspector.get_multi_columns(filter_names=names)  # of all at once: two hundred queries fewer
     keys = inspector.get_multi_pk_constraint(filter_names=names)
