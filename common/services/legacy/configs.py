@@ -221,7 +221,7 @@ def import_prices(session: Session, source: Source, its: Totals, *, write: bool)
             if write:
                 session.execute(
                     update(CatalogModel)
-                    .where(CatalogModel.id == model, CatalogModel.price.is_(None))
+                    .where(CatalogModel.id == model)
                     .values(price=price, updated_at=clock.now())
                 )
         its.rows += 1

@@ -1,0 +1,1 @@
+"""Taking over what wxiai has written: `import-legacy`, as an operator runs it."""
