@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from common.crypto import unseal
+from common.models import Artifact
 from common.services.presentation import artifact_object
 from tests.integration.legacy import wxiai
 from tests.integration.legacy.conftest import Command
 from tests.migrations.takeover.contents import Content, check_kept, contents
 
-FEW = {"mj_tasks": 84, "kling_tasks": 30, "jimeng_tasks": 27, "dreamwork_tasks": 45, "flux_tasks": 40,
+FEW = {"mj_tasks": 42, "kling_tasks": 20, "jimeng_tasks": 18, "dreamwork_tasks": 42, "flux_tasks": 40,
        "kling_lip_sync_tasks": 8}  # fmt: skip
 OURS = ("job", "artifact", "job_attempt", "job_step", "ledger_entry", "credit_account", "provider_account",
         "legacy_record", "app_setting")  # fmt: skip
@@ -129,10 +131,6 @@ def test_finished_tasks_become_history(engine: sa.Engine, command: Command) -> N
 
 
 def test_a_kept_url_is_what_the_api_shows(engine: sa.Engine, command: Command) -> None:
-    from sqlalchemy.orm import Session
-
-    from common.models import Artifact
-
     wxiai.build(engine, wxiai.LAYOUTS["chain"], users=5, tasks_each={"mj_tasks": 1})
     assert command("import-legacy").code == 0
     with Session(engine) as session:
