@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Engine, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from common import clock
@@ -122,13 +122,25 @@ def new_unit(engine: Any) -> None:
         session.scalars(select(User).order_by(User.phone.desc()).limit(3)).all()
 
 
+@pytest.fixture
+def engines(database_url: str) -> Iterator[tuple[Engine, Engine]]:
+    """Of the release before, and of this one."""
+    made = build_engine(database_url), build_engine(database_url)
+    yield made
+    for engine in made:
+        engine.dispose()
+
+
 @pytest.mark.parametrize("release", RELEASES, ids=lambda module: module.HEAD)
 def test_an_upgrade_under_load(
-    release: ModuleType, database_url: str, monkeypatch: pytest.MonkeyPatch
+    release: ModuleType,
+    database_url: str,
+    engines: tuple[Engine, Engine],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(compat, "LOOK_EVERY_S", 0.2)
     upgrade_to(database_url, release.HEAD)
-    before, after = build_engine(database_url), build_engine(database_url)
+    before, after = engines
     mode = compat.install(after, Base.metadata)
     assert mode is not None
     assert mode.lacking["user"] == {"phone"}
@@ -149,5 +161,3 @@ def test_an_upgrade_under_load(
         )
         assert counts[False] >= UNITS  # the telephones of those who came when there was room for them
     mode.close()
-    before.dispose()
-    after.dispose()

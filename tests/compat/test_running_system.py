@@ -50,6 +50,13 @@ def installation(
         postgres_server.drop_database(url)
 
 
+@pytest.fixture
+def engine(installation: Installation) -> Iterator[Engine]:
+    made = build_engine(installation.platform.group.environment["DATABASE_URL"])
+    yield made
+    made.dispose()
+
+
 class Users:
     """They ask for everything, again and again, and remember what they were answered."""
 
@@ -115,16 +122,15 @@ def alter(engine: Engine, columns: dict[str, dict[str, str]], *, add: bool) -> N
 
 
 @pytest.mark.slow
-def test_columns_come_and_go(installation: Installation) -> None:
+def test_columns_come_and_go(installation: Installation, engine: Engine) -> None:
     user = installation.user(credits=1_000_000)
-    engine = build_engine(installation.platform.group.environment["DATABASE_URL"])
     with Users(user) as users:
         users.go_on()
         alter(engine, BEARABLE, add=False)
         users.go_on(60)
-        ready = user.get("/readyz")
-        assert ready["status"] == "degraded"
-        assert ready["schema"]["missing"] == {table: list(names) for table, names in BEARABLE.items()}
+        missing = {table: list(names) for table, names in BEARABLE.items()}
+        wait_until(lambda: user.get("/readyz")["schema"]["missing"] == missing, 10, what="it is told")
+        assert user.get("/readyz")["status"] == "degraded"
         first = next(iter(users.accepted))
         assert user.ended(first)["status"] == "succeeded"
         calm = len(users.seen)
@@ -152,5 +158,4 @@ def test_columns_come_and_go(installation: Installation) -> None:
         assert installation.world.submits(prompt) == 1
     assert user.job(last)["artifacts"][0]["url"]
     assert installation.platform.command("ledger", "verify") == ""
-    assert user.get("/readyz")["schema"]["missing"] == {}
-    engine.dispose()
+    wait_until(lambda: user.get("/readyz")["schema"]["missing"] == {}, 10, what="nothing is missing")
