@@ -13,7 +13,9 @@ SECONDS, JOBS = 9.0, 24
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("database", "seed"), [pytest.param("sqlite", 1, marks=pytest.mark.chaos), ("postgresql", 2)])
+@pytest.mark.parametrize(
+    ("database", "seed"), [pytest.param("sqlite", 1, marks=pytest.mark.chaos), ("postgresql", 2)]
+)
 def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path, database: Database, seed: int) -> None:
     with Storm(tmp_path, seed, database, JOBS) as storm:
         storm.run(SECONDS)
