@@ -27,7 +27,7 @@ _PROGRESS = f"SELECT {' + '.join(f'(SELECT count(*) FROM {table})' for table in 
 
 def scalar(engine: sa.Engine, query: str) -> int:
     with engine.connect() as connection:
-        return int(connection.exec_driver_sql(query).scalar_one() or 0)
+        return int(connection.execute(sa.text(query)).scalar_one() or 0)
 
 
 def environment(url: str) -> dict[str, str]:
@@ -73,7 +73,7 @@ def check_ended_right(engine: sa.Engine, url: str) -> None:
     assert scalar(engine, "SELECT count(*) FROM job") == sum(wxiai.SHARES.values()) == 2500
     people = [*(f"legacy-user-{number}" for number in range(USERS)), "gone"]
     due = sum(max(0, math.ceil(Decimal(row["credit"] or 0))) for row in wxiai.balances(people))
-    opened = "SELECT sum(amount) FROM ledger_entry WHERE reference LIKE 'legacy:credit:%'"
+    opened = "SELECT sum(amount) FROM ledger_entry WHERE reference LIKE 'legacy\\:credit\\:%'"
     assert scalar(engine, opened) == due
     before = scalar(engine, _PROGRESS)
     again = ask(url, "import-legacy")
