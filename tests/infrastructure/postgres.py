@@ -100,11 +100,10 @@ class Postgres:
     def create_database(self, name: str | None = None, *, template: str | None = None) -> str:
         """Make a database, empty or a copy of `template` (to which nobody may be connected); return its URL."""
         name = name or f"t_{secrets.token_hex(6)}"
-        self._execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template or "template1")
-            )
+        copy = (
+            "CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY"  # without fsync twice as quick as by the log
         )
+        self._execute(sql.SQL(copy).format(sql.Identifier(name), sql.Identifier(template or "template1")))
         return self.url(name)
 
     def drop_database(self, name_or_url: str) -> None:
