@@ -26,7 +26,7 @@ BEARABLE = {"job": {"preview_url": "TEXT"}, "artifact": {"url": "TEXT"}}
 REQUIRED = {"job_step": {"pinned_account_id": "VARCHAR(32)"}, "api_token": {"expires_at": "TIMESTAMP"}}
 
 
-@pytest.fixture(params=["small", "large"])
+@pytest.fixture(params=[pytest.param("small", marks=pytest.mark.chaos), "large"])
 def installation(
     request: pytest.FixtureRequest,
     released: Released,
