@@ -66,6 +66,7 @@ class Flow(ABC, Generic[C, V]):
         self._answers: asyncio.Queue[tuple[list[C], Answered[C, V]]] = asyncio.Queue()
         self._asking: set[asyncio.Task[None]] = set()
         self._hungry = False  # something was left unclaimed for want of room
+        self._claiming = False
         self._idle = asyncio.Event()  # nothing in flight, nothing being claimed
         self._idle.set()
         self._stopping: Callable[[], bool] = lambda: False
@@ -114,10 +115,12 @@ class Flow(ABC, Generic[C, V]):
 
     async def fill(self) -> None:
         """Claim and start what is due, until nothing is or there is no room for more."""
+        self._claiming = True
         self._idle.clear()
         try:
             await self._fill()
         finally:
+            self._claiming = False
             self._rest()
 
     async def _fill(self) -> None:
@@ -154,7 +157,8 @@ class Flow(ABC, Generic[C, V]):
     # ------------------------------------------------------------ inside
 
     def _rest(self) -> None:
-        if not self._in_flight:
+        """While something is being claimed, an answer to what was claimed before is no reason to rest."""
+        if not self._in_flight and not self._claiming:
             self._idle.set()
 
     def _take(self, claims: list[C]) -> None:

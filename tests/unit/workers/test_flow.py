@@ -204,3 +204,32 @@ def test_a_stop_hands_on_what_may_be_cut_and_waits_for_the_rest(may_be_cut: bool
         assert flow.in_flight == 0
 
     asyncio.run(story())
+
+
+def test_a_stop_waits_for_what_is_just_being_claimed() -> None:
+    """Also where all that was claimed before is answered meanwhile: a submit may be written down as sent by then."""
+
+    async def story() -> None:
+        flow = Sample(Ledger([Item("first", "slow")]))
+        flow.may_be_cut = False  # type: ignore[misc]
+        await flow.fill()
+        claim, claimed = flow.claim, asyncio.Event()
+
+        async def slow_claim(limit: int, full: frozenset[str]) -> list[Item]:
+            await claimed.wait()
+            return await claim(limit, full)
+
+        flow.claim = slow_claim  # type: ignore[method-assign]
+        flow.ledger.waiting.append(Item("second"))
+        filling = asyncio.create_task(flow.fill())
+        await asyncio.sleep(0)
+        flow.gate.set()
+        await until(lambda: flow.ledger.recorded == ["first"])
+        closing = asyncio.create_task(flow.close(2))
+        await asyncio.sleep(0.01)
+        claimed.set()
+        await closing
+        assert flow.ledger.recorded == ["first", "second"]
+        await filling
+
+    asyncio.run(story())
