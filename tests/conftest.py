@@ -27,6 +27,12 @@ hypothesis.settings.register_profile("wxiai", deadline=None, derandomize=bool(os
 hypothesis.settings.load_profile("wxiai")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: a third of the time a test waits for something."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Thousands of tests stay to the end: a collector that looks through them takes a fifth of all our time."""
