@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.proof import findings
 from tests.chaos.storm import Database, Storm
 
-SECONDS, JOBS = 8.0, 20
+SECONDS, JOBS = 7.0, 16
 
 
 @pytest.mark.timeout(300)
