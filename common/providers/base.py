@@ -93,14 +93,55 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """An input picture, film or sound as the provider gets it: where it may fetch it, or the bytes in base64."""
+
+    url: str | None = None
+    base64: str | None = field(default=None, repr=False)
+    content_type: str | None = None  # of the bytes
+
+    @property
+    def data_url(self) -> str:
+        """The bytes as `data:image/png;base64,…`. Raises ValueError where there is only an address."""
+        if self.base64 is None:
+            raise ValueError("this medium is known by its address only")
+        return f"data:{self.content_type};base64,{self.base64}"
+
+    @property
+    def url_or_base64(self) -> str:
+        """The address, or else the bare base64."""
+        return self.url or self.base64 or ""
+
+    @property
+    def url_or_data_url(self) -> str:
+        """The address, or else the data URL."""
+        return self.url or self.data_url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """One attempt. `reference` is the attempt's id, unique for ever; `input` has passed the model's schema."""
+    """One attempt. `reference` is the attempt's id, unique for ever; `input` has passed the model's schema.
+
+    `media` has, for every value of an input field that names a medium (`inputs.picture` and its like), what the
+    provider gets: all of one submission have addresses if the adapter `fetches_addresses` and every value is one,
+    otherwise all pictures have their bytes. Films and sounds always have addresses.
+    """
 
     model: str
     input: Mapping[str, Any]
     reference: str
     callback_url: str | None = None
-    parent: Handle | None = None  # the finished generation that a follow-up action acts on
+    parent: Handle | None = None  # the finished generation that this one continues
+    media: Mapping[str, Media] = field(default_factory=dict)
+
+    def medium(self, name: str) -> Media | None:
+        """What one media field names, or None where it is not given."""
+        value = self.input.get(name)
+        return self.media[value] if value is not None else None
+
+    def mediums(self, name: str) -> list[Media]:
+        """What a list of media names, in its order."""
+        return [self.media[value] for value in self.input.get(name) or ()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +204,7 @@ class Output:
     width: int | None = None
     height: int | None = None
     duration_s: float | None = None
+    tile: int | None = None  # 1-4: only this quarter of a grid of two by two, counted like reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +226,16 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
-    """Finished: media to store, or (`output`) something that is not media."""
+    """Finished: media to store, or (`output`) something that is not media.
+
+    `memo` is added to the handle's: what a job that continues this one needs to know.
+    """
 
     outputs: tuple[Output, ...] = ()
     output: JsonObject | None = None
     actions: tuple[Action, ...] = ()
     cost: str | None = None
+    memo: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +273,9 @@ class Adapter(ABC):
     max_concurrency: ClassVar[int]  # default limit of one account
     batch_size: ClassVar[int] = 1  # how many handles one poll() call may hold
     can_find: ClassVar[bool] = False  # whether find() can answer
+    fetches_addresses: ClassVar[bool] = (
+        True  # whether it takes the addresses of pictures, not only their bytes
+    )
     finds_by_callback: bool = (
         False  # whether a lost submit may reveal itself by calling back; some say it per account
     )
@@ -287,6 +336,7 @@ class ModelSpec:
     deadline_s: float | None = None  # None: the operator's JOB_DEADLINE_S
     action: str = "generate"
     slots: str | None = None  # input that says how many slots a job takes at the account (Kling images: n)
+    follows: tuple[str, ...] = ()  # it continues a finished job of one of these models, its `parent_id`
 
     @property
     def provider(self) -> str:

@@ -76,6 +76,51 @@ def switch(title: str, description: str, default: bool | None = None) -> JsonObj
     return field if default is None else {**field, "default": default}
 
 
+# ---------------------------------------------------------------- media
+
+MEDIUM = "x-media"  # marks a field whose value names a picture, a film or a sound
+LONGEST_MEDIUM = 45_000_000  # characters: 32 MiB in base64; MAX_BODY_BYTES may say less
+
+
+def medium(kind: str, title: str, description: str) -> JsonObject:
+    """A `kind` of image, video or audio: an https URL or the id of an upload; an image also a data URL or base64."""
+    return {
+        "type": "string",
+        "title": title,
+        "description": description,
+        "minLength": 1,
+        "maxLength": LONGEST_MEDIUM,
+        MEDIUM: kind,
+    }
+
+
+def picture(title: str, description: str) -> JsonObject:
+    """An image: an https URL, a data URL, bare base64 or the id of an upload."""
+    return medium("image", title, description)
+
+
+def pictures(title: str, description: str, fewest: int, most: int) -> JsonObject:
+    """Several images, each as `picture` takes them."""
+    return {
+        "type": "array",
+        "title": title,
+        "description": description,
+        "minItems": fewest,
+        "maxItems": most,
+        "items": picture(title, "An https URL, a data URL, base64 or the id of an upload."),
+    }
+
+
+def media_fields(schema: JsonObject) -> dict[str, str]:
+    """The top-level fields of a model's schema that name media, each with its kind."""
+    kinds = {}
+    for name, its in schema.get("properties", {}).items():
+        kind = its.get(MEDIUM) or its.get("items", {}).get(MEDIUM)
+        if kind:
+            kinds[name] = kind
+    return kinds
+
+
 # ---------------------------------------------------------------- rules
 
 

@@ -112,6 +112,7 @@ MODELS = (
         first_poll_s=3,
         poll_every_s=3,
         action="action",
+        follows=(IMAGINE, ACTION),
     ),
 )
 

@@ -15,6 +15,7 @@ from common.db import after_commit
 from common.errors import Conflict, InvalidInput, KeyReused, NotFound
 from common.ids import new_id
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
+from common.providers.base import ModelSpec
 from common.services import acceptance, catalog, lifecycle, users
 from common.services.acceptance import AcceptedJob
 from common.services.users import Actor
@@ -67,7 +68,7 @@ def accept(
             return get(session, actor, earlier), True
     offer = catalog.offer(session, new.model)
     given = catalog.check_input(offer.spec, new.input)
-    parent = _parent(session, actor, new, offer.spec.provider)
+    parent = _parent(session, actor, new, offer.spec)
     price = catalog.quote(offer, given).credits
     now = clock.now()
     deadline_s = new.deadline_s or offer.spec.deadline_s or settings().job_deadline_s
@@ -116,21 +117,23 @@ def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | 
     return known.result_id
 
 
-def _parent(session: Session, actor: Actor, new: NewJob, provider: str) -> str | None:
-    """The account that a follow-up has to use, or None. Raises InvalidInput where the parent does not fit."""
+def _parent(session: Session, actor: Actor, new: NewJob, spec: ModelSpec) -> str | None:
+    """The account that a job which continues another has to use, or None. Raises InvalidInput where its parent
+    does not fit."""
     if new.parent_id is None:
-        if "action" in (new.input or {}):
-            raise InvalidInput("An action needs the `parent_id` of the job it acts on.", param="parent_id")
+        if spec.follows:
+            raise InvalidInput("This model needs the `parent_id` of the job it continues.", param="parent_id")
         return None
     parent = session.get(Job, new.parent_id)
     if parent is None or parent.user_id != actor.user_id:
         raise InvalidInput("There is no such job.", param="parent_id")
-    action = (new.input or {}).get("action")
-    if action is None:
+    if not spec.follows:
         return None
-    if parent.status != Status.SUCCEEDED or parent.provider != provider:
-        raise InvalidInput("The parent must be a succeeded job of the same provider.", param="parent_id")
-    if action not in [offered["id"] for offered in parent.actions]:
+    if parent.status != Status.SUCCEEDED or parent.model not in spec.follows:
+        models = " or ".join(spec.follows)
+        raise InvalidInput(f"The parent must be a succeeded job of {models}.", param="parent_id")
+    action = new.input.get("action")
+    if action is not None and action not in [offered["id"] for offered in parent.actions]:
         raise InvalidInput("The parent does not offer this action; see its `actions`.", param="input.action")
     return session.scalar(
         select(JobAttempt.account_id).where(

@@ -287,9 +287,12 @@ def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
             {**asdict(output), "expires_at": clock.epoch() + output.lives_s} for output in verdict.outputs
         ],
     }
+    added = dict(verdict.memo)
     if verdict.actions:
+        added["actions"] = {action.id: action.token for action in verdict.actions}
+    if added:
         memo = session.scalars(select(JobAttempt.memo).where(JobAttempt.id == claim.attempt_id)).one()
-        values["memo"] = {**(memo or {}), "actions": {action.id: action.token for action in verdict.actions}}
+        values["memo"] = {**(memo or {}), **added}
     if verdict.cost is not None:
         values["cost"] = verdict.cost
     session.execute(
