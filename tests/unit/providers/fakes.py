@@ -8,8 +8,9 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from common.providers.base import Adapter, Credentials, Handle, Reply, Submission
-from common.providers.registry import ADAPTERS, MODELS
+from common.providers.base import Adapter, Credentials, Handle, Media, Reply, Submission
+from common.providers.inputs import MEDIUM, media_fields
+from common.providers.registry import ADAPTERS, MODELS, adapters_for
 
 T = TypeVar("T")
 
@@ -109,10 +110,46 @@ def adapter(name: str, *, base_url: str | None = None, secrets: Mapping[str, str
     return built(credentials, now=lambda: NOW) if made.name in ("kling", "jimeng") else built(credentials)
 
 
-INPUTS: dict[str, dict[str, Any]] = {
-    model: {"action": "upsample_1"} if model == "midjourney/action" else {"prompt": "a red fox"}
-    for model in MODELS
-}
+PICTURE_URL = "https://pictures.example/fox.png"
+UPLOAD, UPLOAD_BASE64 = (
+    "upl_01kb3",
+    "aVZCT1J3MEtHZ28=",
+)  # a picture that the user brought, as the engine has read it
+
+
+def minimal(model: str) -> dict[str, Any]:
+    """The least that this model's schema asks for."""
+    schema = MODELS[model].input_schema
+    return {name: _example(name, schema["properties"][name]) for name in schema["required"]}
+
+
+def _example(name: str, field: Mapping[str, Any]) -> Any:
+    if field.get("type") == "array":
+        return [_example(name, field["items"])] * field.get("minItems", 1)
+    if MEDIUM in field:
+        return PICTURE_URL
+    if "enum" in field:
+        return field["enum"][0]
+    return "upsample_1" if name == "action" else "a red fox"
+
+
+def media_of(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Media]:
+    """The media of an input as the engine hands them over (`Submission`)."""
+    kinds = media_fields(MODELS[model].input_schema)
+    named = {(value, kind) for field, kind in kinds.items() for value in _listed(given.get(field))}
+    as_addresses = ADAPTERS[name].fetches_addresses and all(value.startswith("http") for value, _ in named)
+    return {
+        value: Media(url=value)
+        if kind != "image" or as_addresses
+        else Media(base64=UPLOAD_BASE64, content_type="image/png")
+        for value, kind in named
+    }
+
+
+def _listed(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def submission(model: str, **fields: Any) -> Submission:
@@ -124,16 +161,25 @@ def submission(model: str, **fields: Any) -> Submission:
                     memo={"actions": {"upsample_1": "MJ::JOB::upsample::1::8f"}})  # fmt: skip
     values: dict[str, Any] = {
         "model": model,
-        "input": {**defaults, **INPUTS[model], **wanted},
+        "input": {**defaults, **minimal(model), **wanted},
         "reference": REFERENCE,
         "callback_url": CALLBACK,
         "parent": parent if model == "midjourney/action" else None,
     }
-    return Submission(**{**values, **fields})
+    values = {**values, **fields}
+    values.setdefault("media", media_of(adapters_for(model)[0], model, values["input"]))
+    return Submission(**values)
 
 
 def handle(model: str, provider_ref: str = "ref-1", **memo: Any) -> Handle:
     return Handle(model=model, reference=REFERENCE, provider_ref=provider_ref, memo=memo)
+
+
+def sent(name: str, model: str, **fields: Any) -> Sent:
+    """The one request of a submit."""
+    http = FakeHttp(reply(500))
+    run(adapter(name).submit(http, submission(model, **fields)))
+    return http.sent[0]
 
 
 def submit(name: str, model: str, *answers: Reply | Exception, **fields: Any) -> Any:

@@ -1,0 +1,182 @@
+"""Exactly what goes over the wire: method, URL, headers and body of every call to BFL and fal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from common.providers.base import (
+    Accepted,
+    Handle,
+)
+from tests.unit.providers.fakes import (
+    FakeHttp,
+    Sent,
+    adapter,
+    handle,
+    reply,
+    run,
+    sent,
+    submission,
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "path", "body"),
+    [
+        ("flux/pro-1.1", {"seed": 42, "width": 512, "height": 768, "output_format": "png"}, "/v1/flux-pro-1.1",
+         {"seed": 42, "width": 512, "height": 768, "output_format": "png", "prompt_upsampling": False,
+          "safety_tolerance": 2}),
+        ("flux/pro-1.1", {"aspect_ratio": "1:1"}, "/v1/flux-pro-1.1",
+         {"width": 1024, "height": 1024, "output_format": "jpeg", "prompt_upsampling": False, "safety_tolerance": 2}),
+        ("flux/pro-1.1-ultra", {"raw": True, "aspect_ratio": "21:9"}, "/v1/flux-pro-1.1-ultra",
+         {"raw": True, "aspect_ratio": "21:9", "output_format": "jpeg", "prompt_upsampling": False,
+          "safety_tolerance": 2}),
+        ("flux/dev", {"guidance": 4.5}, "/v1/flux-dev",
+         {"width": 1024, "height": 768, "steps": 28, "guidance": 4.5, "output_format": "jpeg"}),
+        ("flux/2-pro", {"safety_tolerance": 0}, "/v1/flux-2-pro",
+         {"width": 1024, "height": 768, "safety_tolerance": 0, "output_format": "jpeg"}),
+    ],
+)  # fmt: skip
+def test_bfl_bodies(model: str, wanted: dict[str, Any], path: str, body: dict[str, Any]) -> None:
+    assert sent("bfl", model, input=wanted) == Sent(
+        "POST", f"https://api.bfl.ai{path}", {"x-key": "bfl-k3y"}, {"prompt": "a red fox", **body}, None
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "is_sent"),
+    [("https://api.bfl.ai", False), ("https://api.eu.bfl.ai", True), ("https://api.us1.bfl.ai", True),
+     ("http://127.0.0.1:9000", False), ("https://gateway.bfl.ai", False)],
+)  # fmt: skip
+def test_a_webhook_goes_to_regional_hosts_only(base: str, is_sent: bool) -> None:
+    http, made = FakeHttp(reply(500)), adapter("bfl", base_url=base)
+    run(made.submit(http, submission("flux/dev")))
+    assert ("webhook_url" in http.sent[0].json) is is_sent
+    assert made.finds_by_callback is is_sent
+
+
+@pytest.mark.parametrize(
+    ("base", "told", "asked"),
+    [
+        ("https://api.bfl.ai", "https://api.eu1.bfl.ai/v1/get_result?id=1", "told"),
+        ("https://api.bfl.ai", "https://gateway.bfl.ai/x", "told"),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9001/poll?id=1", "told"),
+        ("http://127.0.0.1:9000", "http://localhost:9001/poll?id=1", "told"),
+        ("http://flux.internal:80", "http://flux.internal:81/poll", "told"),
+        ("https://api.bfl.ai", "http://api.eu1.bfl.ai/v1/get_result?id=1", "own"),
+        ("https://api.bfl.ai", "https://bfl.ai.evil.example/x", "own"),
+        ("https://api.bfl.ai", "https://evilbfl.ai/x", "own"),
+        ("https://api.bfl.ai", "https://api.bfl.ai@evil.example/x", "own"),
+        ("https://api.bfl.ai", "https://evil.example\\@api.bfl.ai/x", "own"),
+        ("https://api.bfl.ai", "https://169.254.169.254/latest", "own"),
+        ("https://api.bfl.ai", "http://127.0.0.1/x", "own"),
+        ("https://api.bfl.ai", "https://[::1/x", "own"),
+        ("https://api.bfl.ai", "https://api.bfl.ai:99999/x", "own"),
+        ("https://api.bfl.ai", "file:///etc/passwd", "own"),
+        ("https://api.bfl.ai", 7, "own"),
+        ("https://api.bfl.ai", None, "own"),
+    ],
+)
+def test_bfl_is_polled_where_it_says_unless_the_key_would_leak(base: str, told: Any, asked: str) -> None:
+    made = adapter("bfl", base_url=base)
+    verdict = run(
+        made.submit(FakeHttp(reply(200, {"id": "a/1", "polling_url": told})), submission("flux/dev"))
+    )
+    assert verdict.memo == ({"polling_url": told} if asked == "told" else {})
+    for memo in (verdict.memo, {"polling_url": told}):  # the memo is checked again: it lay in a database
+        http = FakeHttp(reply(500))
+        run(made.poll(http, [Handle(model="flux/dev", reference="r", provider_ref="a/1", memo=memo)]))
+        expected = told if asked == "told" else f"{base}/v1/get_result?id=a%2F1"
+        assert http.sent == [Sent("GET", expected, {"x-key": "bfl-k3y"}, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "path", "body"),
+    [
+        ("flux/schnell", {"n": 3}, "fal-ai/flux/schnell",
+         {"image_size": {"width": 1024, "height": 768}, "num_images": 3, "num_inference_steps": 4,
+          "output_format": "jpeg"}),
+        ("flux/dev", {"guidance": 4.5, "aspect_ratio": "9:16"}, "fal-ai/flux/dev",
+         {"image_size": {"width": 768, "height": 1344}, "num_inference_steps": 28, "guidance_scale": 4.5,
+          "output_format": "jpeg"}),
+        ("flux/pro-1.1", {"seed": 42, "safety_tolerance": 5, "prompt_upsampling": True}, "fal-ai/flux-pro/v1.1",
+         {"image_size": {"width": 1024, "height": 768}, "seed": 42, "safety_tolerance": "5", "enhance_prompt": True,
+          "output_format": "jpeg"}),
+        ("flux/pro-1.1-ultra", {"raw": True}, "fal-ai/flux-pro/v1.1-ultra",
+         {"aspect_ratio": "16:9", "raw": True, "safety_tolerance": "2", "enhance_prompt": False,
+          "output_format": "jpeg"}),
+        ("flux/2-pro", {"safety_tolerance": 0, "output_format": "png"}, "fal-ai/flux-2-pro",
+         {"image_size": {"width": 1024, "height": 768}, "safety_tolerance": "1", "output_format": "png"}),
+    ],
+)  # fmt: skip
+def test_fal_bodies(model: str, wanted: dict[str, Any], path: str, body: dict[str, Any]) -> None:
+    hook = "?fal_webhook=https%3A%2F%2Fapi.example.com%2Fcallbacks%2Ft0ken"
+    assert sent("fal", model, input=wanted) == Sent(
+        "POST",
+        f"https://queue.fal.run/{path}{hook}",
+        {"Authorization": "Key fal-id:fal-s3cret"},
+        {"prompt": "a red fox", **body},
+        None,
+    )
+    assert sent("fal", model, callback_url=None).url == f"https://queue.fal.run/{path}"
+
+
+FAL = "https://queue.fal.run/fal-ai/flux-pro/requests/80e7"
+
+
+@pytest.mark.parametrize(
+    ("base", "told", "trusted"),
+    [
+        ("https://queue.fal.run", "https://queue.fal.run/fal-ai/flux-pro/requests/80e7/status", True),
+        ("https://queue.fal.run", "https://queue.falrun.com/x/status", True),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/x/status", True),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9001/x/status", False),
+        ("https://queue.fal.run", "http://queue.fal.run/x/status", False),
+        ("https://queue.fal.run", "https://fal.run.evil.example/x", False),
+        ("https://queue.fal.run", None, False),
+    ],
+)
+def test_fal_is_polled_where_it_says_unless_the_key_would_leak(base: str, told: Any, trusted: bool) -> None:
+    made = adapter("fal", base_url=base)
+    accepted = run(
+        made.submit(
+            FakeHttp(reply(200, {"request_id": "80e7", "status_url": told})), submission("flux/pro-1.1")
+        )
+    )
+    assert accepted.memo == ({"status_url": told} if trusted else {})
+    http = FakeHttp(reply(500))
+    run(
+        made.poll(
+            http, [Handle(model="flux/pro-1.1", reference="r", provider_ref="80e7", memo=accepted.memo)]
+        )
+    )
+    built = f"{base}/fal-ai/flux-pro/requests/80e7/status"  # owner and app only
+    assert http.sent == [
+        Sent("GET", told if trusted else built, {"Authorization": "Key fal-id:fal-s3cret"}, None, None)
+    ]
+
+
+def test_a_completed_request_is_fetched_always() -> None:
+    http = FakeHttp(reply(200, {"status": "COMPLETED", "error": "x"}), reply(500))
+    run(adapter("fal").poll(http, [handle("flux/pro-1.1", "80e7")]))
+    assert [request.url for request in http.sent] == [f"{FAL}/status", FAL]
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "confirmed"),
+    [(200, "OK", True), (202, "CANCELLATION_REQUESTED", False), (400, "ALREADY_COMPLETED", False),
+     (404, "NOT_FOUND", False)],
+)  # fmt: skip
+def test_fal_confirms_a_cancel_only_in_the_queue(status: int, word: str, confirmed: bool) -> None:
+    http = FakeHttp(reply(status, {"status": word}))
+    assert run(adapter("fal").cancel(http, handle("flux/pro-1.1", "80e7"))) is confirmed
+    assert (http.sent[0].method, http.sent[0].url) == ("PUT", f"{FAL}/cancel")
+
+
+def test_fals_webhook_reveals_a_lost_request() -> None:
+    made = adapter("fal")
+    assert made.adopt({"request_id": "80e7-x", "status": "OK"}) == Accepted(provider_ref="80e7-x")
+    for lie in ({}, {"request_id": "../../x"}, {"request_id": 7.5}, {"request_id": "a" * 101}):
+        assert made.adopt(lie) is None

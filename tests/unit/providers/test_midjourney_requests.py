@@ -1,0 +1,206 @@
+"""Exactly what goes over the wire: method, URL, headers and body of every call to Midjourney."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from common.providers.base import (
+    Accepted,
+    Handle,
+    NotAccepted,
+    NoVerdict,
+    Rejected,
+    Trouble,
+    Unanswered,
+)
+from tests.unit.providers.fakes import (
+    CALLBACK,
+    REFERENCE,
+    FakeHttp,
+    Sent,
+    adapter,
+    handle,
+    like,
+    reply,
+    run,
+    sent,
+    submission,
+)
+
+MJ = {"mj-api-secret": "mj-s3cret"}
+HOOKS = {"state": REFERENCE, "notifyHook": CALLBACK}
+
+
+def test_imagine() -> None:
+    wanted = {"prompt": "a cat --v 7", "negative_prompt": "dogs", "aspect_ratio": "16:9", "seed": 7, "mode": "relax",
+              "bot_type": "NIJI_JOURNEY"}  # fmt: skip
+    assert sent("midjourney", "midjourney/imagine", input=wanted) == Sent(
+        "POST",
+        "http://proxy.example:8080/mj/submit/imagine",
+        MJ,
+        {"prompt": "a cat --v 7 --no dogs --ar 16:9 --seed 7 --relax", "botType": "NIJI_JOURNEY", **HOOKS},
+        None,
+    )
+
+
+@pytest.mark.parametrize("flag", ["--turbo", "—turbo", "--TURBO", " -- turbo"])
+def test_the_mode_that_is_paid_is_the_mode_that_runs(flag: str) -> None:
+    wanted = {"prompt": f"a cat {flag} --v 7", "negative_prompt": f"dogs {flag}", "mode": "relax"}
+    request = sent("midjourney", "midjourney/imagine", input=wanted)
+    assert request.json["prompt"] == "a cat --v 7 --no dogs --relax"
+
+
+@pytest.mark.parametrize("base", ["http://h:1", "http://h:1/", "http://h:1/mj", "http://h:1/mj/"])
+def test_a_base_url_may_end_in_mj(base: str) -> None:
+    http = FakeHttp(reply(500))
+    run(adapter("midjourney", base_url=base, secrets={}).submit(http, submission("midjourney/imagine")))
+    assert http.sent[0].url == "http://h:1/mj/submit/imagine"
+    assert http.sent[0].headers == {}  # a server may run without a secret
+
+
+def test_without_a_callback_none_is_sent() -> None:
+    request = sent("midjourney", "midjourney/imagine", callback_url=None)
+    assert request.json == {"prompt": "a red fox --fast", "state": REFERENCE}
+
+
+def parent(**actions: str) -> Handle:
+    return Handle(
+        model="midjourney/imagine", reference="att_p", provider_ref="100", memo={"actions": actions}
+    )
+
+
+def test_an_action_presses_the_parents_button() -> None:
+    assert sent("midjourney", "midjourney/action") == Sent(
+        "POST",
+        "http://proxy.example:8080/mj/submit/action",
+        MJ,
+        {"taskId": "1760000000000100", "customId": "MJ::JOB::upsample::1::8f", **HOOKS},
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "token", "change"),
+    [
+        ("upsample_2", "U2", {"action": "UPSCALE", "index": 2}),
+        ("variation_4", "V4", {"action": "VARIATION", "index": 4}),
+        ("reroll", "R", {"action": "REROLL"}),
+        ("upsample_3", None, {"action": "UPSCALE", "index": 3}),
+    ],
+)
+def test_without_buttons_an_action_is_a_change(
+    action: str, token: str | None, change: dict[str, Any]
+) -> None:
+    offered = parent(**({action: token} if token else {}))
+    request = sent("midjourney", "midjourney/action", input={"action": action}, parent=offered)
+    assert request.url == "http://proxy.example:8080/mj/submit/change"
+    assert request.json == {"taskId": "100", **change, **HOOKS}
+
+
+@pytest.mark.parametrize(
+    ("action", "of"), [("pan_left", parent()), ("upsample_9", parent()), ("reroll", None)]
+)
+def test_an_action_that_nobody_offers_is_refused_without_a_call(action: str, of: Handle | None) -> None:
+    work = adapter("midjourney").submit(
+        FakeHttp(), submission("midjourney/action", input={"action": action}, parent=of)
+    )
+    like(run(work), Rejected, code="invalid_input")
+
+
+WINDOW = reply(200, {"code": 21, "description": "Waiting for window confirm", "result": "200",
+                     "properties": {"finalPrompt": "a cat --v 7", "remix": True}})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (reply(200, {"code": 1, "result": "200"}), (Accepted, {"provider_ref": "200"})),
+        (reply(200, {"code": 22, "result": "200"}), (Accepted, {"provider_ref": "200"})),
+        (reply(500), (Accepted, {"provider_ref": "200"})),  # the task exists: polling will tell
+        (Unanswered("x"), (Accepted, {"provider_ref": "200"})),
+        (reply(200, {"code": 4, "description": "bad prompt"}), (Rejected, {"code": "invalid_input"})),
+        (reply(200, {"code": 23, "description": "队列已满"}), (NotAccepted, {"trouble": Trouble.BUSY})),
+    ],
+)
+def test_a_window_is_confirmed(answer: Any, expected: tuple[type, dict[str, Any]]) -> None:
+    http = FakeHttp(WINDOW, answer)
+    wanted = submission("midjourney/action", input={"prompt": "a dog"})
+    like(run(adapter("midjourney").submit(http, wanted)), expected[0], **expected[1])
+    assert http.sent[1].url == "http://proxy.example:8080/mj/submit/modal"
+    assert http.sent[1].json == {"taskId": "200", "prompt": "a dog", **HOOKS}
+
+
+def test_a_window_proposes_its_own_prompt() -> None:
+    http = FakeHttp(WINDOW, reply(500))
+    run(adapter("midjourney").submit(http, submission("midjourney/action")))
+    assert http.sent[1].json["prompt"] == "a cat --v 7"
+
+
+def test_midjourney_polls_all_at_once() -> None:
+    http = FakeHttp(reply(200, [{"id": "b", "status": "SUBMITTED"}, {"id": "a", "status": "NOT_START"}]))
+    handles = [handle("midjourney/imagine", ref) for ref in ("a", "b", "lost")]
+    seen = run(adapter("midjourney").poll(http, handles))
+    assert http.sent == [
+        Sent(
+            "POST",
+            "http://proxy.example:8080/mj/task/list-by-condition",
+            MJ,
+            {"ids": ["a", "b", "lost"]},
+            None,
+        )
+    ]
+    assert [type(seen[ref]).__name__ for ref in ("a", "b")] == ["Running", "Running"]
+    like(seen["lost"], NoVerdict, gone=True)
+
+
+MINE, OTHER = {"id": "7", "state": REFERENCE}, {"id": "8", "state": "att_other"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([reply(200, [OTHER, MINE])], (Accepted, {"provider_ref": "7"})),
+        ([reply(200, [OTHER]), reply(200, [MINE])], (Accepted, {"provider_ref": "7"})),
+        ([reply(200, [OTHER]), reply(404)], (NoVerdict, {"gone": True})),  # TA has no /task/queue
+        ([reply(500), reply(200, [])], (NoVerdict, {"gone": False})),
+        ([reply(401), reply(401)], (NoVerdict, {"gone": False})),
+    ],
+)
+def test_midjourney_is_asked_by_state(answers: list[Any], expected: tuple[type, dict[str, Any]]) -> None:
+    http = FakeHttp(*answers)
+    like(run(adapter("midjourney").find(http, submission("midjourney/imagine"))), expected[0], **expected[1])
+    asked = [request.url.removeprefix("http://proxy.example:8080/mj") for request in http.sent]
+    assert asked == ["/task/list", "/task/queue"][: len(answers)]
+
+
+@pytest.mark.parametrize(
+    "answer", [reply(200, {"code": 1, "result": "7"}), reply(200, {"code": 4}), Unanswered("x")]
+)
+def test_a_found_task_that_still_asks_is_answered(answer: Any) -> None:
+    asks = {**MINE, "status": "MODAL", "prompt": "a cat", "properties": {"finalPrompt": "a cat --v 7"}}
+    http = FakeHttp(reply(200, [OTHER, asks]), answer)
+    like(run(adapter("midjourney").find(http, submission("midjourney/action"))), Accepted, provider_ref="7")
+    assert http.sent[1].url == "http://proxy.example:8080/mj/submit/modal"
+    assert http.sent[1].json == {"taskId": "7", "prompt": "a cat --v 7", **HOOKS}
+
+
+@pytest.mark.parametrize(
+    ("answer", "confirmed"),
+    [(reply(200), True), (reply(200, {"code": 1}), True), (reply(200, b"<html>"), False), (reply(400, b"no"), False),
+     (reply(404), False), (reply(200, {"code": 4}), False)],
+)  # fmt: skip
+def test_midjourney_cancels_where_the_server_says_so(answer: Any, confirmed: bool) -> None:
+    http = FakeHttp(answer)
+    assert run(adapter("midjourney").cancel(http, handle("midjourney/imagine", "a/b"))) is confirmed
+    assert (http.sent[0].method, http.sent[0].url) == (
+        "POST",
+        "http://proxy.example:8080/mj/task/a%2Fb/cancel",
+    )
+
+
+def test_midjourneys_hook_reveals_a_lost_task() -> None:
+    made = adapter("midjourney")
+    assert made.adopt({"id": "7", "status": "IN_PROGRESS"}) == Accepted(provider_ref="7")
+    assert made.adopt({"id": "7"}) is None
