@@ -9,20 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import ssl
 import threading
 import time
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from common import broker
 from common.settings import settings
 from common.words import Step
 
@@ -37,7 +33,7 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPC
 def broker_options(url: str) -> dict[str, Any]:
     """Celery's settings for reaching the broker; kombu would otherwise wait for ever on a hung one."""
     options: dict[str, Any] = {
-        "broker_url": _without_ssl_query(url),
+        "broker_url": broker.without_ssl_query(url),
         "broker_transport_options": {
             "visibility_timeout": 300,  # longer than any task may run
             "unacked_restore_interval": 5,  # the defaults look every 100 s
@@ -57,20 +53,8 @@ def broker_options(url: str) -> dict[str, Any]:
         },
     }  # fmt: skip
     if url.startswith("rediss://"):
-        options["broker_use_ssl"] = {"ssl_cert_reqs": _certificate_rule(url)}
+        options["broker_use_ssl"] = {"ssl_cert_reqs": broker.certificate_rule(url)}
     return options
-
-
-def _certificate_rule(url: str) -> ssl.VerifyMode:
-    """Hosts such as Heroku give rediss:// URLs with self-signed certificates: checked only where the URL says so."""
-    wanted = parse_qs(urlsplit(url).query).get("ssl_cert_reqs", ["none"])[0].lower()
-    return {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL}.get(
-        wanted.removeprefix("cert_"), ssl.CERT_NONE
-    )
-
-
-def _without_ssl_query(url: str) -> str:
-    return url.split("?", 1)[0] if url.startswith("rediss://") else url
 
 
 @cache
@@ -143,13 +127,8 @@ def is_reachable(timeout_s: float = 0.5) -> bool:
 
 
 def _ping(timeout_s: float, answered: threading.Event) -> None:
-    url = settings().redis_url
-    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-    if url.startswith("rediss://"):
-        rule = _certificate_rule(url)
-        options |= {"ssl_cert_reqs": rule, "ssl_check_hostname": rule is ssl.CERT_REQUIRED}
     try:
-        with Redis.from_url(_without_ssl_query(url), retry=Retry(NoBackoff(), 0), **options) as client:
+        with broker.client(timeout_s) as client:
             client.ping()
             answered.set()
     except (RedisError, OSError, ValueError):

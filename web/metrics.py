@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from common import tally
 from common.db import compat, reading
 from common.db.schema import Name as SchemaName
 from common.db.schema import SchemaState
@@ -37,10 +38,8 @@ _requests = Counter("wxiai_http_requests_total", "HTTP requests answered.", ["me
 _durations = Histogram(
     "wxiai_http_request_duration_seconds", "Time to answer.", ["method", "route"], buckets=_BUCKETS
 )
-_left_out = Counter(
-    "schema_compat_dropped", "Rows written without a column that the database lacks.", ["table", "column"]
-)
 log = logging.getLogger(__name__)
+compat.when_left_out(tally.count_left_out)
 
 T = TypeVar("T")
 
@@ -61,11 +60,6 @@ def answered(method: str, route: str, status: int, took_s: float) -> None:
     _histogram(method, route).observe(took_s)
 
 
-@compat.when_left_out
-def _count_left_out(table: str, column: str, rows: int) -> None:
-    _left_out.labels(table, column).inc(rows)
-
-
 def exposition() -> bytes:
     """Everything, in Prometheus' text format."""
     registry = REGISTRY
@@ -78,9 +72,10 @@ def exposition() -> bytes:
 
 
 class _Work(Collector):
-    """What the database says; without a database only that it is gone."""
+    """What the whole platform counted, and what the database says; without one only that it is gone."""
 
     def collect(self) -> Iterator[Metric]:
+        yield _about_what_was_left_out()
         schema = _schema.get()
         yield _single("wxiai_database_up", "Whether the database answers.", schema is not None)
         if schema is None:
@@ -90,6 +85,17 @@ class _Work(Collector):
             yield from _about_work(seen)
         if schema.usable and (total := _totals.get()) is not None:
             yield from _about_the_past(total)
+
+
+def _about_what_was_left_out() -> Metric:
+    family = CounterMetricFamily(
+        "schema_compat_dropped",
+        "Rows written without a column that the database lacks, by all processes.",
+        labels=["table", "column"],
+    )
+    for place, rows in tally.left_out().items():
+        family.add_metric(place, rows)
+    return family
 
 
 def _about_schema(schema: SchemaState) -> Iterator[Metric]:

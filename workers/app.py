@@ -27,8 +27,8 @@ from celery.signals import (
 )
 from kombu import Queue
 
-from common import logs
-from common.db import transaction
+from common import logs, tally
+from common.db import compat, transaction
 from common.gate import require_schema
 from common.queue import EXPIRES_S, TICKS, broker_options
 from common.services import accounts
@@ -40,6 +40,8 @@ from workers import engine
 billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 20
 
 _STOP = multiprocessing.RawValue(ctypes.c_bool, False)  # shared with the children, made before they are
+
+compat.when_left_out(tally.count_left_out)
 
 app = Celery("wxiai", include=["workers.tasks"])
 app.conf.update(

@@ -1,0 +1,50 @@
+"""What several processes count is one figure, and a Redis that is away loses none of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common import settings, tally
+from tests.infrastructure.children import free_port, wait_until
+from tests.infrastructure.valkey import Valkey
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(tally, "GATHER_S", 0.01)
+    monkeypatch.setattr(tally, "AGAIN_S", 0.05)
+    monkeypatch.setattr(tally, "_gathered", None)
+    settings.settings.cache_clear()
+    yield
+    settings.settings.cache_clear()
+
+
+def _child() -> None:
+    tally.count_left_out("job", "preview_url", 5)
+    wait_until(lambda: tally.left_out().get(("job", "preview_url"), 0) >= 5, 10, what="it is handed over")
+
+
+def test_processes_count_together(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+    tally.count_left_out("job", "preview_url", 2)
+    tally.count_left_out("artifact", "url", 1)
+    child = multiprocessing.get_context("fork").Process(target=_child)
+    child.start()
+    child.join(15)
+    assert child.exitcode == 0
+    expected = {("job", "preview_url"): 7, ("artifact", "url"): 1}
+    wait_until(lambda: tally.left_out() == expected, 10, what="all is added up")
+
+
+def test_what_redis_does_not_take_is_offered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{port}/0")
+    tally.count_left_out("artifact", "url", 3)
+    assert tally.left_out() == {}
+    with Valkey(tmp_path / "valkey", port=port):
+        tally.count_left_out("artifact", "url", 4)
+        wait_until(lambda: tally.left_out() == {("artifact", "url"): 7}, 10, what="nothing is lost")
