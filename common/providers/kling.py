@@ -49,6 +49,15 @@ TEXT_TO_VIDEO, IMAGE = "kling/text-to-video", "kling/image"
 
 _PATHS = {TEXT_TO_VIDEO: "/v1/videos/text2video", IMAGE: "/v1/images/generations"}
 _TASKS = "/tasks"  # the new generation's one path for looking
+_LEGACY_PATHS = frozenset(  # section 4.1: each is asked about where it was created
+    f"/v1/{path}"
+    for path in (
+        *(f"videos/{name}" for name in ("text2video", "image2video", "multi-image2video", "omni-video",
+                                        "video-extend", "lip-sync", "advanced-lip-sync", "effects")),
+        *(f"images/{name}" for name in ("generations", "multi-image2image", "omni-image", "editing/expand",
+                                        "kolors-virtual-try-on")),
+    )
+)  # fmt: skip
 _LIVES_S = 86_400.0  # files are kept 30 days, but their URLs die earlier (section 8)
 
 # ---------------------------------------------------------------- the catalogue
@@ -335,7 +344,9 @@ def _is_new(submission: Submission) -> bool:
 
 def _path_of(handle: Handle) -> str:
     path = handle.memo.get("path")
-    return path if path == _TASKS else _PATHS.get(handle.model, _PATHS[TEXT_TO_VIDEO])
+    return (
+        path if path == _TASKS or path in _LEGACY_PATHS else _PATHS.get(handle.model, _PATHS[TEXT_TO_VIDEO])
+    )
 
 
 def _legacy_body(submission: Submission) -> JsonObject:

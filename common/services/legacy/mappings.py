@@ -125,6 +125,12 @@ def _nothing(row: Row) -> None:
     return None
 
 
+def _kling_path(row: Row, reference: str, base_url: str) -> dict[str, Any]:
+    """Kling is asked about a task where it was created."""
+    action = (text(row.get("action")) or "").upper()
+    return {"path": f"/v1/videos/{'image2video' if action == 'IMAGE_TO_VIDEO' else 'text2video'}"}
+
+
 def _fal_urls(row: Row, reference: str, base_url: str) -> dict[str, Any]:
     """Where fal shows a request: below owner and app of the model as it was called."""
     app = "/".join((text(row.get("model")) or "").strip("/").split("/")[:2])
@@ -178,6 +184,8 @@ TABLES = (
         finished=("finish_time", "updated_at"),
         reason=("fail_reason", "task_status_msg"),
         reference=_column("external_task_id"),
+        memo=_kling_path,
+        polls_as={"kling/image-to-video": "kling/text-to-video"},
     ),
     TaskTable(
         name="jimeng_tasks",

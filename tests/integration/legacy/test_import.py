@@ -142,6 +142,11 @@ def test_a_kept_url_is_what_the_api_shows(engine: sa.Engine, command: Command) -
     assert shown["actions"] == [{"id": "upsample_1", "label": "U1"}]
 
 
+def _value(column: Any) -> Any:
+    """JSON as SQLite (text) and PostgreSQL (a value) give it without a type."""
+    return json.loads(column) if isinstance(column, str) else column
+
+
 def test_what_was_running_is_adopted_or_given_back(engine: sa.Engine, command: Command) -> None:
     wxiai.build(engine, wxiai.LAYOUTS["chain"], users=60, tasks_each=FEW)
     before = {
@@ -153,7 +158,15 @@ def test_what_was_running_is_adopted_or_given_back(engine: sa.Engine, command: C
     assert {job["id"] for job in live} == steps.keys()
     assert {job["provider"] for job in live} == {"midjourney", "kling", "flux"}
     assert all(row["slots"] == 0 for row in steps.values())
-    refs = {row["job_id"]: row["provider_ref"] for row in rows(engine, "SELECT * FROM job_attempt")}
+    attempts = {row["job_id"]: row for row in rows(engine, "SELECT * FROM job_attempt")}
+    refs = {job_id: row["provider_ref"] for job_id, row in attempts.items()}
+    asked_at = {
+        job["model"]: _value(attempts[job["id"]]["memo"]) for job in live if job["provider"] == "kling"
+    }
+    assert asked_at == {
+        "kling/text-to-video": {"path": "/v1/videos/text2video"},
+        "kling/image-to-video": {"path": "/v1/videos/image2video"},
+    }
     for job in live:
         legacy = json.loads(job["metadata"]) if isinstance(job["metadata"], str) else job["metadata"]
         number = legacy["legacy"]["id"].rsplit("-", 1)[-1]

@@ -193,7 +193,8 @@ def tasks(table: str, count: int, users: list[str]) -> Iterator[dict[str, Any]]:
             "status": status, "prompt": f"a fox 狐狸 {number}", "mode": "std", "duration": "5", "credits_cost": 5,
             "created_at": AT, "updated_at": LOCAL, "submit_time": AT, "finish_time": LOCAL, "complete_time": DONE,
             "completed_at": DONE, "progress": 37, "task_type": "text_to_image", "size": "1024x768",
-            "action": ("IMAGINE", "BLEND", "ACTION")[number % 3] if table == "mj_tasks" else "TEXT_TO_VIDEO",
+            "action": ("IMAGINE", "BLEND", "ACTION")[number % 3] if table == "mj_tasks"
+            else "IMAGE_TO_VIDEO" if number % 4 == 3 else "TEXT_TO_VIDEO",
             "model": "fal-ai/flux-1/dev", "model_name": "kling-v1-6", "num_images": 2, "image_size": "square_hd",
             "request_id": f"req-{number}", "external_task_id": f"ext-{number}" if place != "never sent" else None,
             "buttons": [{"customId": "MJ::JOB::upsample::1::abc", "label": "U1"}] if status == "SUCCESS" else None,

@@ -141,6 +141,22 @@ def test_a_few_legacy_tasks_are_looked_at_one_by_one() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/videos/image2video", "/v1/videos/image2video/a"),
+        ("/v1/videos/lip-sync", "/v1/videos/lip-sync/a"),
+        ("/v1/images/editing/expand", "/v1/images/editing/expand/a"),
+        ("/v1/account/keys", "/v1/videos/text2video/a"),  # no path of a task
+        (None, "/v1/videos/text2video/a"),
+    ],
+)
+def test_a_legacy_task_is_looked_at_where_it_was_made(path: str | None, asked: str) -> None:
+    http = FakeHttp(reply(200, {"code": 0, "data": done("a")}))
+    assert kling_poll(http, handle("kling/text-to-video", "a", path=path)) == {"a": "Running"}
+    assert http.sent[0].url == KLING + asked
+
+
 def test_many_legacy_tasks_are_looked_for_on_the_page_first() -> None:
     page = reply(200, {"code": 0, "data": [done(ref) for ref in "abcd"]})
     http = FakeHttp(page, reply(200, {"code": 0, "data": done("e")}))
