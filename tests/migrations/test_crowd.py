@@ -45,7 +45,7 @@ def verdicts(url: str) -> list[str]:
         return list(connection.exec_driver_sql("SELECT verdict FROM migration_report ORDER BY id").scalars())
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(20, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.chaos)])
 @pytest.mark.parametrize("beginning", ["base", "70c7b727736e"])
 def test_of_many_at_once_one_upgrades(
     beginning: str, count: int, redis_url: str, given: Settings, stage: Stage
@@ -61,7 +61,7 @@ def test_of_many_at_once_one_upgrades(
     assert verdicts(given.database_url) == ["ok"]
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("count", [4, pytest.param(50, marks=pytest.mark.chaos)])
 def test_of_many_at_once_none_locks_when_all_is_current(
     count: int, redis_url: str, at_head_url: str, valkey_server: Valkey, stage: Stage
 ) -> None:

@@ -87,7 +87,8 @@ def _check_scale(figures: Figures) -> None:
     assert figures["polls by two workers"]["reference"] > 10
 
 
-@pytest.mark.parametrize("kind", ["postgresql", pytest.param("sqlite", marks=pytest.mark.chaos)])
+@pytest.mark.chaos
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
 def test_the_seeded_jobs_are_ones_that_the_platform_could_have_made(kind: Database, tmp_path: Path) -> None:
     with Services(tmp_path) as services, Bench(services, tmp_path, Options(quick=True)) as bench:
         ground = bench.platform(kind)

@@ -47,7 +47,11 @@ def by_legacy_id(engine: sa.Engine, table: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "url"),
-    [*((name, "sqlite") for name in wxiai.LAYOUTS), ("chain", "postgresql"), ("by hand", "postgresql")],
+    [
+        *((name, "sqlite") for name in wxiai.LAYOUTS),
+        ("chain", "postgresql"),
+        pytest.param("by hand", "postgresql", marks=pytest.mark.chaos),
+    ],
     indirect=["url"],
 )
 def test_every_layout_once_and_again(name: str, engine: sa.Engine, command: Command) -> None:

@@ -612,10 +612,12 @@ _COUNTED: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lives", [8, pytest.param(60, marks=pytest.mark.chaos)])
 def test_any_life_ends_once_and_is_settled_once(
-    make_actor: Callable[..., Actor], make_account: Callable[..., str]
+    make_actor: Callable[..., Actor], make_account: Callable[..., str], lives: int
 ) -> None:
     make_account(limit=SLOTS)
     machine: Any = type("Machine", (Lives,), {"make_actor": staticmethod(make_actor)})
-    bounds = settings(max_examples=15, stateful_step_count=25, suppress_health_check=list(HealthCheck))
+    bounds = settings(max_examples=lives, stateful_step_count=25, suppress_health_check=list(HealthCheck))
     run_machine(machine, settings=bounds)
