@@ -337,6 +337,7 @@ class ModelSpec:
     action: str = "generate"
     slots: str | None = None  # input that says how many slots a job takes at the account (Kling images: n)
     follows: tuple[str, ...] = ()  # it continues a finished job of one of these models, its `parent_id`
+    parent_or: str | None = None  # the input that may stand in place of the parent
 
     @property
     def provider(self) -> str:

@@ -24,7 +24,6 @@ from common.providers.base import (
     Handle,
     Http,
     JsonObject,
-    ModelSpec,
     NotAccepted,
     NotSent,
     NoVerdict,
@@ -40,150 +39,47 @@ from common.providers.base import (
     Unanswered,
     Unknown,
 )
-from common.providers.inputs import choice, decimal, form, limits, switch, when, whole, without, words
-from common.providers.reading import given, integer, items, obj, ref, retry_after_s, seconds, text, web_url
+from common.providers.kling_models import MODELS, PATHS, TEXT_TO_VIDEO
+from common.providers.kling_requests import is_new, legacy_body, new_body, new_path
+from common.providers.reading import (
+    given,
+    integer,
+    items,
+    number,
+    obj,
+    ref,
+    retry_after_s,
+    seconds,
+    text,
+    web_url,
+)
 from common.providers.remote import RemoteAdapter, no_verdict, one_by_one, said, undocumented
 from common.words import ErrorCode
 
-TEXT_TO_VIDEO, IMAGE = "kling/text-to-video", "kling/image"
-
-_PATHS = {TEXT_TO_VIDEO: "/v1/videos/text2video", IMAGE: "/v1/images/generations"}
-_TASKS = "/tasks"  # the new generation's one path for looking
-_LEGACY_PATHS = frozenset(  # section 4.1: each is asked about where it was created
-    f"/v1/{path}"
-    for path in (
-        *(f"videos/{name}" for name in ("text2video", "image2video", "multi-image2video", "omni-video",
-                                        "video-extend", "lip-sync", "advanced-lip-sync", "effects")),
-        *(f"images/{name}" for name in ("generations", "multi-image2image", "omni-image", "editing/expand",
-                                        "kolors-virtual-try-on")),
-    )
-)  # fmt: skip
+TASKS = "/tasks"  # the new generation's one path for looking
+# Where tasks live. Kinds that this catalogue lacks come with imported jobs, at most.
+_ELSEWHERE = ("/v1/videos/omni-video", "/v1/videos/advanced-lip-sync", "/v1/images/omni-image")
+_LEGACY_PATHS = frozenset((*PATHS.values(), *_ELSEWHERE))
 _LIVES_S = 86_400.0  # files are kept 30 days, but their URLs die earlier (section 8)
 
-# ---------------------------------------------------------------- the catalogue
-
-_LEGACY = (
-    "kling-v1",
-    "kling-v1-6",
-    "kling-v2-master",
-    "kling-v2-1-master",
-    "kling-v2-5-turbo",
-    "kling-v2-6",
-    "kling-v3",
-)
-_NEW = ("kling-3.0", "kling-3.0-turbo", "kling-2.6")
-_ANY_LENGTH = ("kling-v3", "kling-3.0", "kling-3.0-turbo")
-_SOUND = ("kling-v2-6", "kling-v3", *_NEW)
-_WITHOUT_CFG = tuple(name for name in (*_LEGACY, *_NEW) if name not in ("kling-v1", "kling-v1-6"))
-_AXES = ("horizontal", "vertical", "pan", "tilt", "roll", "zoom")
-_CREDITS_PER_S = {"std": 10, "pro": 20, "4k": 50}  # 4k in the proportion of Kling's own prices (section 9)
-
-_CAMERA: JsonObject = {
-    "type": "object",
-    "title": "Camera movement",
-    "description": "A preset, or `simple` with one axis of `config` that is not zero.",
-    "properties": {
-        "type": {
-            "type": "string",
-            "enum": ["simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward"],
-        },
-        "config": {
-            "type": "object",
-            "properties": {axis: {"type": "number", "minimum": -10, "maximum": 10} for axis in _AXES},
-            "additionalProperties": False,
-            "oneOf": [{"required": [axis], "properties": {axis: {"not": {"const": 0}}}} for axis in _AXES],
-        },
-    },
-    "required": ["type"],
-    "additionalProperties": False,
-    **when("type", ["simple"], {"required": ["config"]}, without("config")),
-}
-_WATERMARK: JsonObject = {
-    "type": "object",
-    "title": "Watermark",
-    "description": "Whether the provider also makes a copy with its watermark.",
-    "properties": {"enabled": {"type": "boolean"}},
-    "required": ["enabled"],
-    "additionalProperties": False,
-}
-_NEGATIVE = words("Negative prompt", "What to leave out.", longest=2500)
-
-_VIDEO_RULES = (
-    when("model_name", ["kling-3.0"], {}, limits(prompt={"maxLength": 2500}, mode={"enum": ["std", "pro"]})),
-    when("model_name", _ANY_LENGTH, {}, limits(duration_s={"enum": [5, 10]})),
-    when("model_name", _WITHOUT_CFG, without("cfg_scale")),
-    when("model_name", _SOUND, {}, without("sound")),
-    when("model_name", _NEW, without("negative_prompt", "camera_control")),
-    when("model_name", ["kling-3.0"], {}, without("multi_shot")),
-    # Section 5.1: on 2.6 native audio needs 1080p.
-    when(
-        "model_name",
-        ["kling-2.6"],
-        when("sound", ["on"], {**limits(mode={"const": "pro"}), "required": ["mode"]}),
-    ),
-)
-
-MODELS = (
-    ModelSpec(
-        id=TEXT_TO_VIDEO,
-        kind="video",
-        title="Kling Text to Video",
-        input_schema=form(
-            "Kling Text to Video",
-            {
-                "prompt": words("Prompt", "What happens in the video.", longest=3072, required=True),
-                "negative_prompt": _NEGATIVE,
-                "model_name": choice(
-                    "Version", "Kling's own model. 2.6, 3.0 …: the new API.", (*_LEGACY, *_NEW), "kling-v1-6"
-                ),
-                "mode": choice("Quality", "std 720p, pro 1080p, 4k (kling-3.0)", ("std", "pro", "4k"), "std"),
-                "duration_s": choice("Duration", "Seconds: 5 or 10; v3 and 3.0 3 to 15.", range(3, 16), 5),
-                "aspect_ratio": choice("Aspect ratio", "Width to height.", ("16:9", "9:16", "1:1"), "16:9"),
-                "cfg_scale": decimal(
-                    "Closeness to the prompt", "kling-v1 and v1-6 only; 0.5 if absent.", 0, 1
-                ),
-                "sound": choice("Sound", "From 2.6 on; off if absent.", ("on", "off")),
-                "multi_shot": switch("Several shots", "kling-3.0 only; the provider's default is yes."),
-                "camera_control": _CAMERA,
-                "watermark_info": _WATERMARK,
-            },
-            rules=_VIDEO_RULES,
-        ),
-        price={
-            "by": ["mode", "duration_s"],
-            "table": {f"{mode}/{s}": each * s for mode, each in _CREDITS_PER_S.items() for s in range(3, 16)},
-        },
-        expected_s=180,
-        first_poll_s=30,
-        poll_every_s=8,
-    ),
-    ModelSpec(
-        id=IMAGE,
-        kind="image",
-        title="Kling Image",
-        input_schema=form(
-            "Kling Image",
-            {
-                "prompt": words("Prompt", "What to draw.", longest=2500, required=True),
-                "negative_prompt": _NEGATIVE,
-                "model_name": choice("Version", "Kling's own model.", ("kling-v3", "kling-v2-1"), "kling-v3"),
-                "resolution": choice("Resolution", "About the longer side.", ("1k", "2k"), "1k"),
-                "n": whole("Number", "How many pictures.", 1, 9, default=1),
-                "aspect_ratio": choice(
-                    "Aspect ratio",
-                    "Width to height.",
-                    ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9"),
-                    "16:9",
-                ),
-                "watermark_info": _WATERMARK,
-            },
-        ),
-        price={"credits": 10, "times": "n"},
-        expected_s=20,
-        first_poll_s=10,
-        poll_every_s=5,
-        slots="n",  # an image task takes n of the account's slots (section 8)
-    ),
+QUIRKS = (
+    "Official hosts: https://api-beijing.klingai.com for accounts of China, https://api-singapore.klingai.com for "
+    "all others; keys of one are said not to work at the other. The account's base URL decides.",
+    "AccessKey and SecretKey serve the legacy API only; models 2.6, 3.0 and 3.0-turbo of the new API need an API key.",
+    "HTTP 429 stands for what may be tried again (1302, 1303) as well as for what is final (1100, 1101, 1102, 1304), "
+    "and errors may come with HTTP 200: only the code in the body counts.",
+    "Success is called `succeed` by the legacy API and `succeeded` by the new one.",
+    "Pictures in base64 must come without the `data:` prefix.",
+    "Nothing can be canceled at Kling, and no progress is told.",
+    "A task failed by moderation has no code of its own: it is told by words in its message.",
+    "A picture task takes as many of the account's places as it makes pictures.",
+    "A film can be extended or lip-synced for 30 days, and only by the account that made it.",
+    "A legacy task is asked about below the path where it was created.",
+    "What is deducted is told in units or, by the new API, in units or money; it is recorded as it comes.",
+    "The masks of `dynamic_masks` are taken as https URLs only.",
+    "The inputs of extend, lip-sync, effects, image-expand, the models of several images and virtual-try-on follow "
+    "third-party publications of the legacy API; they are unverified.",
+    "Newer accounts may be offered lip-sync only at the path advanced-lip-sync, which needs a face recognition first.",
 )
 
 
@@ -233,15 +129,18 @@ class Kling(RemoteAdapter):
         return bool(secrets.get("api_key") or (secrets.get("access_key") and secrets.get("secret_key")))
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
-        if not _is_new(submission):
-            path, body = _PATHS[submission.model], _legacy_body(submission)
+        if not is_new(submission):
+            path, body = PATHS[submission.model], legacy_body(submission)
+            if body is None:
+                message = "Kling told no id of the parent's video; it cannot be continued."
+                return Rejected(code=ErrorCode.INVALID_INPUT, message=message)
             return _submitted(await self._send(http, "POST", path, body), path)
         if not self.credentials.secrets.get("api_key"):
             # A short pause only: the same account serves the legacy models well.
             message = f"{submission.input['model_name']} needs an API key; this account has AK/SK only."
             return NotAccepted(trouble=Trouble.CREDENTIALS, message=message, retry_after_s=1.0)
-        path = f"/text-to-video/{submission.input['model_name']}"
-        return _submitted(await self._send(http, "POST", path, _new_body(submission)), _TASKS)
+        reply = await self._send(http, "POST", new_path(submission), new_body(submission))
+        return _submitted(reply, TASKS)
 
     async def _poll(self, http: Http, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
         by_path: dict[str, list[Handle]] = {}
@@ -253,20 +152,20 @@ class Kling(RemoteAdapter):
     async def _group(self, http: Http, path: str, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
         """The generations of one path; trouble there spoils no other path."""
         try:
-            return await (self._tasks(http, handles) if path == _TASKS else self._legacy(http, path, handles))
+            return await (self._tasks(http, handles) if path == TASKS else self._legacy(http, path, handles))
         except (NotSent, Unanswered) as error:
             return dict.fromkeys((handle.provider_ref for handle in handles), NoVerdict(message=str(error)))
 
     async def _find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
         """Ask by external_task_id, which is the reference (section 8)."""
         external = quote(submission.reference, safe="")
-        path = _TASKS if _is_new(submission) else _PATHS[submission.model]
-        where = f"{path}?external_task_ids={external}" if path == _TASKS else f"{path}/{external}"
+        path = TASKS if is_new(submission) else PATHS[submission.model]
+        where = f"{path}?external_task_ids={external}" if path == TASKS else f"{path}/{external}"
         reply = await self._send(http, "GET", where)
         if _code(reply) != 0:
             return no_verdict(reply, _words(reply), gone=_denies(reply))
         data = reply.object().get("data")
-        for task in items(data) if path == _TASKS else [obj(data)]:
+        for task in items(data) if path == TASKS else [obj(data)]:
             provider_ref = _id(obj(task))
             if provider_ref and _external(obj(task)) in ("", submission.reference):
                 return Accepted(provider_ref=provider_ref, memo={"path": path})
@@ -277,9 +176,7 @@ class Kling(RemoteAdapter):
     async def _tasks(self, http: Http, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
         """The new generation: all in one call (section 5.2)."""
         refs = [handle.provider_ref for handle in handles]
-        reply = await self._ask(
-            http, f"{_TASKS}?task_ids={','.join(quote(known, safe='') for known in refs)}"
-        )
+        reply = await self._ask(http, f"{TASKS}?task_ids={','.join(quote(known, safe='') for known in refs)}")
         if isinstance(reply, NoVerdict):
             return dict.fromkeys(refs, reply)
         data = reply.object().get("data")
@@ -338,48 +235,9 @@ _UNSEEN = NoVerdict(message="not on the page")
 # ---------------------------------------------------------------- submit
 
 
-def _is_new(submission: Submission) -> bool:
-    return submission.input.get("model_name") in _NEW
-
-
 def _path_of(handle: Handle) -> str:
     path = handle.memo.get("path")
-    return (
-        path if path == _TASKS or path in _LEGACY_PATHS else _PATHS.get(handle.model, _PATHS[TEXT_TO_VIDEO])
-    )
-
-
-def _legacy_body(submission: Submission) -> JsonObject:
-    """Sections 4.2 and 4.4. `duration` is always a string: numbers are refused by some versions."""
-    body = given(submission.input)
-    if "duration_s" in body:
-        body["duration"] = str(int(body.pop("duration_s")))
-    if "n" in body:
-        body["n"] = int(body["n"])
-    hooks = {"callback_url": submission.callback_url, "external_task_id": submission.reference}
-    return {**body, **given(hooks)}
-
-
-_RESOLUTIONS = {"std": "720p", "pro": "1080p", "4k": "4k"}
-_AUDIO = {"on": "native", "off": "off"}
-
-
-def _new_body(submission: Submission) -> JsonObject:
-    """Section 5.1. Here `duration` is an integer."""
-    wanted = submission.input
-    settings = {
-        "resolution": _RESOLUTIONS.get(wanted.get("mode", "std")),
-        "aspect_ratio": wanted.get("aspect_ratio"),
-        "duration": int(wanted.get("duration_s", 5)),
-        "audio": _AUDIO.get(wanted.get("sound", "off")),
-        "multi_shot": wanted.get("multi_shot"),
-    }
-    options = {
-        "callback_url": submission.callback_url,
-        "external_task_id": submission.reference,
-        "watermark_info": wanted.get("watermark_info"),
-    }
-    return {"prompt": wanted["prompt"], "settings": given(settings), "options": given(options)}
+    return path if path == TASKS or path in _LEGACY_PATHS else PATHS.get(handle.model, PATHS[TEXT_TO_VIDEO])
 
 
 # HTTP 429 mixes what may be tried again with what is final, so `code` decides alone (section 6).
@@ -486,7 +344,14 @@ def _succeeded(task: JsonObject) -> PollVerdict:
     outputs = tuple(_outputs(task))
     if not outputs:
         return NoVerdict(message="the task is finished but names no result")
-    return Succeeded(outputs=outputs, cost=_cost(task))
+    return Succeeded(outputs=outputs, cost=_cost(task), memo=given({"video_id": _video_id(task)}))
+
+
+def _video_id(task: JsonObject) -> str | None:
+    """Kling's own id of the film, by which others go on from it."""
+    films = [obj(video) for video in items(obj(task.get("task_result")).get("videos"))]
+    films += [obj(output) for output in items(task.get("outputs")) if obj(output).get("type") == "video"]
+    return next((known for film in films if (known := ref(film.get("id")))), None)
 
 
 def _outputs(task: JsonObject) -> Iterator[Output]:
@@ -511,10 +376,11 @@ def _failed(reason: str) -> Failed:
 
 
 def _cost(task: JsonObject) -> str | None:
-    """What was deducted, in the provider's own units (section 9)."""
-    deducted = text(task.get("final_unit_deduction"), 64)
-    if deducted:
-        return deducted
+    """What was deducted: units of a pack, or money where none were (section 9)."""
+    units = text(task.get("final_unit_deduction"), 64)
+    money = text(obj(task.get("final_balance_deduction")).get("quota"), 64)
+    if units or money:
+        return next((each for each in (units, money) if number(each)), units or money)
     amounts = [text(obj(bill).get("amount"), 32) for bill in items(task.get("billing"))]
     if not amounts or not all(map(_AMOUNT.fullmatch, amounts)):
         return None

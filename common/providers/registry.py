@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.providers import bfl, fal, flux, jimeng, kling, midjourney
+from common.providers import bfl, fal, flux, jimeng, kling, kling_models, midjourney
 from common.providers.base import Adapter, Credentials, ModelSpec
 
 _PROVIDERS: Sequence[tuple[tuple[ModelSpec, ...], tuple[type[Adapter], ...]]] = (
     (midjourney.MODELS, (midjourney.Midjourney,)),
-    (kling.MODELS, (kling.Kling,)),
+    (kling_models.MODELS, (kling.Kling,)),
     (jimeng.MODELS, (jimeng.Jimeng,)),
     (flux.MODELS, (bfl.Bfl, fal.Fal)),
 )

@@ -120,8 +120,9 @@ def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | 
 def _parent(session: Session, actor: Actor, new: NewJob, spec: ModelSpec) -> str | None:
     """The account that a job which continues another has to use, or None. Raises InvalidInput where its parent
     does not fit."""
+    instead = spec.parent_or if spec.parent_or in new.input else None
     if new.parent_id is None:
-        if spec.follows:
+        if spec.follows and instead is None:
             raise InvalidInput("This model needs the `parent_id` of the job it continues.", param="parent_id")
         return None
     parent = session.get(Job, new.parent_id)
@@ -129,6 +130,8 @@ def _parent(session: Session, actor: Actor, new: NewJob, spec: ModelSpec) -> str
         raise InvalidInput("There is no such job.", param="parent_id")
     if not spec.follows:
         return None
+    if instead is not None:
+        raise InvalidInput(f"Give either `parent_id` or `{instead}`.", param=f"input.{instead}")
     if parent.status != Status.SUCCEEDED or parent.model not in spec.follows:
         models = " or ".join(spec.follows)
         raise InvalidInput(f"The parent must be a succeeded job of {models}.", param="parent_id")

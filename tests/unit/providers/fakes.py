@@ -130,6 +130,8 @@ def _example(name: str, field: Mapping[str, Any]) -> Any:
         return PICTURE_URL
     if "enum" in field:
         return field["enum"][0]
+    if field.get("type") == "number":
+        return field["maximum"]
     return "upsample_1" if name == "action" else "a red fox"
 
 
@@ -157,14 +159,15 @@ def submission(model: str, **fields: Any) -> Submission:
     properties = MODELS[model].input_schema["properties"]
     defaults = {name: field["default"] for name, field in properties.items() if "default" in field}
     wanted = fields.pop("input", {})
-    parent = Handle(model="midjourney/imagine", reference="att_p", provider_ref="1760000000000100",
-                    memo={"actions": {"upsample_1": "MJ::JOB::upsample::1::8f"}})  # fmt: skip
+    memo = {"actions": {"upsample_1": "MJ::JOB::upsample::1::8f"}, "video_id": "v-1"}
+    before = next(iter(MODELS[model].follows), None)
+    parent = before and Handle(model=before, reference="att_p", provider_ref="1760000000000100", memo=memo)
     values: dict[str, Any] = {
         "model": model,
         "input": {**defaults, **minimal(model), **wanted},
         "reference": REFERENCE,
         "callback_url": CALLBACK,
-        "parent": parent if model == "midjourney/action" else None,
+        "parent": parent,
     }
     values = {**values, **fields}
     values.setdefault("media", media_of(adapters_for(model)[0], model, values["input"]))

@@ -12,14 +12,17 @@ from common.providers.base import (
     NotAccepted,
     NotSent,
     NoVerdict,
+    Rejected,
     Trouble,
     Unanswered,
 )
+from common.providers.kling_models import PATHS
 from tests.unit.providers.fakes import (
     BASES,
     CALLBACK,
     NOW,
     REFERENCE,
+    UPLOAD_BASE64,
     FakeHttp,
     RoutedHttp,
     Sent,
@@ -251,3 +254,116 @@ def test_somebody_elses_task_is_not_adopted() -> None:
     answer = reply(200, {"code": 0, "data": {"task_id": "1", "task_info": {"external_task_id": "att_other"}}})
     found = run(adapter("kling").find(FakeHttp(answer), submission("kling/text-to-video")))
     like(found, NoVerdict, gone=True)
+
+
+# ---------------------------------------------------------------- from pictures, and from what was made before
+
+URL = "https://pictures.example/fox.png"
+OTHER = "https://pictures.example/hat.png"
+HOOKS = {"callback_url": CALLBACK, "external_task_id": REFERENCE}
+VIDEO_DEFAULTS = {"model_name": "kling-v1-6", "mode": "std", "duration": "5"}
+MASKS = [{"mask": OTHER, "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "path", "body"),
+    [
+        ("image-to-video", {"tail_image": OTHER, "prompt": "run"}, "/v1/videos/image2video",
+         {**VIDEO_DEFAULTS, "image": URL, "image_tail": OTHER, "prompt": "run"}),
+        ("image-to-video", {"mask": OTHER, "dynamic_masks": MASKS}, "/v1/videos/image2video",
+         {**VIDEO_DEFAULTS, "image": URL, "static_mask": OTHER, "dynamic_masks": MASKS}),
+        ("multi-image-to-video", {"images": [URL, OTHER]}, "/v1/videos/multi-image2video",
+         {**VIDEO_DEFAULTS, "prompt": "a red fox", "aspect_ratio": "16:9",
+          "image_list": [{"image": URL}, {"image": OTHER}]}),
+        ("extend", {"prompt": "and on"}, "/v1/videos/video-extend", {"prompt": "and on", "video_id": "v-1"}),
+        ("lip-sync", {"text": "hello", "voice_id": "v", "voice_language": "en", "voice_speed": 1.2},
+         "/v1/videos/lip-sync",
+         {"input": {"video_id": "v-1", "mode": "text2video", "text": "hello", "voice_id": "v",
+                    "voice_language": "en", "voice_speed": 1.2}}),
+        ("lip-sync", {"video": "https://x/v.mp4", "audio": "https://x/a.mp3"}, "/v1/videos/lip-sync",
+         {"input": {"video_url": "https://x/v.mp4", "mode": "audio2video", "audio_type": "url",
+                    "audio_url": "https://x/a.mp3"}}),
+        ("effects", {"effect_scene": "squish", "duration_s": 10}, "/v1/videos/effects",
+         {"effect_scene": "squish", "input": {"image": URL, "duration": "10"}}),
+        ("effects", {"effect_scene": "hug", "images": [URL, OTHER], "model_name": "kling-v1-6", "mode": "pro"},
+         "/v1/videos/effects",
+         {"effect_scene": "hug", "input": {"model_name": "kling-v1-6", "mode": "pro", "images": [URL, OTHER],
+                                           "duration": "5"}}),
+        ("image", {"image": URL, "image_reference": "face", "image_fidelity": 0.4, "human_fidelity": 0.6, "n": 2},
+         "/v1/images/generations",
+         {"prompt": "a red fox", "model_name": "kling-v3", "resolution": "1k", "n": 2, "aspect_ratio": "16:9",
+          "image": URL, "image_reference": "face", "image_fidelity": 0.4, "human_fidelity": 0.6}),
+        ("image-expand", {"up_expansion_ratio": 0, "prompt": "sky"}, "/v1/images/editing/expand",
+         {"image": URL, "up_expansion_ratio": 0, "down_expansion_ratio": 2, "left_expansion_ratio": 2,
+          "right_expansion_ratio": 2, "prompt": "sky", "n": 1}),
+        ("multi-image-to-image", {"images": [URL, OTHER], "scene_image": OTHER, "style_image": URL},
+         "/v1/images/multi-image2image",
+         {"subject_image_list": [{"subject_image": URL}, {"subject_image": OTHER}], "scene_image": OTHER,
+          "style_image": URL, "model_name": "kling-v2", "n": 1, "aspect_ratio": "16:9"}),
+        ("virtual-try-on", {"cloth_image": OTHER, "watermark_info": {"enabled": True}},
+         "/v1/images/kolors-virtual-try-on",
+         {"human_image": URL, "cloth_image": OTHER, "model_name": "kolors-virtual-try-on-v1-5",
+          "watermark_info": {"enabled": True}}),
+    ],
+)  # fmt: skip
+def test_a_body_of_the_legacy_api(
+    model: str, wanted: dict[str, Any], path: str, body: dict[str, Any]
+) -> None:
+    request = sent("kling", f"kling/{model}", input=wanted)
+    assert (request.method, request.url, request.headers) == ("POST", KLING + path, BEARER)
+    assert request.json == {**body, **HOOKS}
+
+
+def test_bytes_go_without_the_prefix_of_a_data_url() -> None:
+    wanted = {"image": "upl_01kb3", "tail_image": URL}
+    body = sent("kling", "kling/image-to-video", input=wanted).json
+    assert (body["image"], body["image_tail"]) == (UPLOAD_BASE64, UPLOAD_BASE64)
+    new = sent("kling", "kling/image-to-video", input={**wanted, "model_name": "kling-3.0"}).json
+    assert [content["url"] for content in new["contents"]] == [UPLOAD_BASE64, UPLOAD_BASE64]
+
+
+@pytest.mark.parametrize("model_name", ["kling-3.0", "kling-3.0-turbo"])
+def test_a_new_video_from_a_picture(model_name: str) -> None:
+    tail = {"tail_image": OTHER} if model_name == "kling-3.0" else {}
+    wanted = {"model_name": model_name, "prompt": "run", "mode": "pro", "duration_s": 7, **tail}
+    request = sent("kling", "kling/image-to-video", input=wanted)
+    assert request.url == f"{KLING}/image-to-video/{model_name}"
+    assert request.json == {
+        "contents": [
+            {"type": "prompt", "text": "run"},
+            {"type": "first_frame", "url": URL},
+            *({"type": "last_frame", "url": url} for url in tail.values()),
+        ],
+        "settings": {"resolution": "1080p", "duration": 7, "audio": "off"},
+        "options": HOOKS,
+    }
+
+
+@pytest.mark.parametrize("model", ["kling/extend", "kling/lip-sync"])
+@pytest.mark.parametrize("parent", [None, handle("kling/text-to-video", "870", path="/v1/videos/text2video")])
+def test_a_parent_without_a_known_video_is_refused_before_anything_is_sent(
+    model: str, parent: Handle | None
+) -> None:
+    verdict = run(adapter("kling").submit(FakeHttp(), submission(model, parent=parent)))
+    like(verdict, Rejected, code="invalid_input", message="no id of the parent's video")
+
+
+@pytest.mark.parametrize(("model", "path"), PATHS.items())
+def test_every_kind_is_asked_about_where_it_was_made(model: str, path: str) -> None:
+    made = reply(200, {"code": 0, "data": {"task_id": "87", "task_status": "submitted"}})
+    accepted = run(adapter("kling").submit(FakeHttp(made), submission(model)))
+    assert accepted.memo == {"path": path}
+    for asked in (handle(model, "87", **accepted.memo), handle(model, "87")):  # old rows remember no path
+        http = FakeHttp(reply(200, {"code": 0, "data": done("87")}))
+        assert kling_poll(http, asked) == {"87": "Running"}
+        assert http.sent[0].url == f"{KLING}{path}/87"
+    http = FakeHttp(reply(200, {"code": 0, "data": {"task_id": "87"}}))
+    assert run(adapter("kling").find(http, submission(model))).memo == {"path": path}
+    assert http.sent[0].url == f"{KLING}{path}/{REFERENCE}"
+
+
+def test_a_new_video_from_a_picture_is_looked_for_among_the_new() -> None:
+    wanted = submission("kling/image-to-video", input={"model_name": "kling-3.0"})
+    http = FakeHttp(reply(200, {"code": 0, "data": [{"id": "98", "external_id": REFERENCE}]}))
+    assert run(adapter("kling").find(http, wanted)).memo == {"path": "/tasks"}
+    assert http.sent[0].url == f"{KLING}/tasks?external_task_ids={REFERENCE}"

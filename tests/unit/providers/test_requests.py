@@ -48,5 +48,6 @@ def test_every_model_can_be_submitted_with_its_required_fields_only() -> None:
                 http = FakeHttp(reply(500))
                 from_api = submission(model)
                 run(adapter(name).submit(http, type(from_api)(
-                    model=model, input=wanted, reference="r", callback_url=None, parent=from_api.parent)))  # fmt: skip
+                    model=model, input=wanted, reference="r", callback_url=None, parent=from_api.parent,
+                    media=from_api.media)))  # fmt: skip
                 assert len(http.sent) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.providers.base import NoVerdict, Reply, Succeeded
+from common.providers.kling_models import PATHS
 from tests.unit.providers.conformance.vocabulary import (
     BALANCE,
     BUSY,
@@ -56,6 +57,10 @@ SUBMITS = [
     (T2V, reply(200, kling(4242)), UNKNOWN),
     (T2V, reply(400, kling(4242)), INVALID),
     (T2V, reply(503, kling(4242)), UNKNOWN),
+    # The paths differ in what they take; their answers are the same.
+    *((("kling", model), reply(200, kling(0, task_id="870")), accepted("870")) for model in PATHS),
+    *((("kling", model), reply(400, kling(1301)), MODERATED) for model in PATHS),
+    *((("kling", model), reply(429, kling(1303)), trouble(BUSY, retry_after_s=1.0)) for model in PATHS),
 ]
 
 
@@ -78,6 +83,7 @@ POLLS = [
     (T2V, legacy("failed", task_status_msg="the model broke"), FAILED_AGAIN),
     (T2V, legacy("failed"), FAILED_AGAIN),
     (T2V, legacy("resting"), NOTHING),
+    (T2V, reply(404, kling(1202)), GONE),
     (T2V, reply(404, kling(1203)), GONE),
     (T2V, reply(404, b"not here"), GONE),
     (T2V, reply(429, kling(1302)), (NoVerdict, {"gone": False, "retry_after_s": 1.0})),
@@ -88,6 +94,12 @@ POLLS = [
     *((T2V, reply(400, kling(code)), NOTHING) for code in (1200, 1201, 1300, 1301)),
     *((T2V, reply(500, kling(code)), NOTHING) for code in (5000, 5001, 5002)),
     (T2V, reply(200, kling(5000)), NOTHING),
+    *(
+        (("kling", model), legacy(status), RUNNING)
+        for model in PATHS
+        for status in ("submitted", "processing")
+    ),
+    *((("kling", model), legacy("failed", task_status_msg="risk"), FAILED_MODERATED) for model in PATHS),
 ]
 
 
@@ -109,6 +121,13 @@ NEW_POLLS = [
     (reply(200, {"code": 0, "data": []}), GONE),
     (reply(404, kling(1203)), GONE),
     (reply(200, kling(5000)), NOTHING),
+    *((reply(401, kling(code)), NOTHING) for code in (1000, 1001, 1002, 1003, 1004)),
+    *((reply(429, kling(code)), NOTHING) for code in (1100, 1101, 1102, 1304)),
+    (reply(403, kling(1103)), NOTHING),
+    *((reply(400, kling(code)), NOTHING) for code in (1200, 1201, 1300, 1301)),
+    (reply(404, kling(1202)), GONE),
+    *((reply(500, kling(code)), NOTHING) for code in (5000, 5001, 5002)),
+    (reply(429, kling(1303)), (NoVerdict, {"gone": False, "retry_after_s": 1.0})),
     (reply(429, kling(1302)), (NoVerdict, {"gone": False, "retry_after_s": 1.0})),
     (reply(502, b"<html>"), NOTHING),
 ]
