@@ -188,7 +188,7 @@ class ImageToVideo(_Video):
     element_list: list[dict[str, Any]] | None = Field(None, max_length=3)
     voice_list: list[dict[str, Any]] | None = Field(None, max_length=2)
 
-    _pictures = _pictures("image", "image_tail")
+    _pictures = _pictures("image", "image_tail", "static_mask")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -336,8 +336,12 @@ class MultiImageToImage(Form):
     model_name: str = "kling-v2"
     prompt: str = Field("", max_length=2500)
     subject_image_list: list[dict[str, str]] = Field(min_length=1, max_length=4)
+    scene_image: str | None = None
+    style_image: str | None = None
     n: int = Field(1, ge=1, le=9)
     aspect_ratio: PictureRatio = "16:9"
+
+    _pictures = _pictures("scene_image", "style_image")
 
     @field_validator("subject_image_list")
     @classmethod
@@ -370,9 +374,21 @@ class Expand(Form):
 
     _pictures = _pictures("image")
 
+    @model_validator(mode="after")
+    def _area(self) -> Self:
+        across = 1 + self.left_expansion_ratio + self.right_expansion_ratio
+        down = 1 + self.up_expansion_ratio + self.down_expansion_ratio
+        if not 1 < across * down <= 3:
+            raise ValueError("the area must grow, to three times itself at most")
+        return self
+
     @property
     def places(self) -> int:
         return self.n
+
+    @property
+    def units(self) -> float:
+        return round(0.2 * self.n, 2)
 
 
 class TryOn(Form):

@@ -13,6 +13,7 @@ from common.providers.base import (
     Credentials,
     Failed,
     Handle,
+    Media,
     NoVerdict,
     PollVerdict,
     Reply,
@@ -48,10 +49,13 @@ class Customer:
         *,
         callback_url: str | None = None,
         parent: Handle | None = None,
+        media: Mapping[str, Media] | None = None,
         **given: Any,
     ) -> Any:
         """The verdict on a job with the catalogue's defaults."""
-        return self._runner.run(self._submit(model, {"prompt": prompt, **given}, callback_url, parent))
+        return self._runner.run(
+            self._submit(model, {"prompt": prompt, **given}, callback_url, parent, media or {})
+        )
 
     def find(self, model: str, reference: str | None, prompt: str = "", **given: Any) -> Accepted | NoVerdict:
         """Look for a lost submit."""
@@ -64,7 +68,12 @@ class Customer:
         return self._runner.run(self.adapter.find(http, lost))
 
     async def _submit(
-        self, model: str, given: Mapping[str, Any], callback_url: str | None, parent: Handle | None
+        self,
+        model: str,
+        given: Mapping[str, Any],
+        callback_url: str | None,
+        parent: Handle | None,
+        media: Mapping[str, Media],
     ) -> Any:
         submission = Submission(
             model=model,
@@ -72,6 +81,7 @@ class Customer:
             reference=new_id("att"),
             callback_url=callback_url,
             parent=parent,
+            media=media,
         )
         return await self.adapter.submit(self._http.at(self.adapter.credentials.base_url), submission)
 

@@ -15,6 +15,8 @@ import pytest
 from common.providers.base import (
     Accepted,
     Failed,
+    Handle,
+    Media,
     NotAccepted,
     NoVerdict,
     Rejected,
@@ -25,6 +27,7 @@ from common.providers.base import (
     Unknown,
 )
 from common.providers.kling import mint
+from common.providers.registry import MODELS
 from tests.infrastructure.children import wait_until
 from tests.simulators.frame import Fault, Stage
 from tests.simulators.kling import ERRORS, Kling, KlingTask, signature
@@ -330,6 +333,13 @@ CAMERA = {"type": "simple", "config": {"pan": 1}}
         (IMAGES, {"prompt": "x", "n": 10}),
         (IMAGES, {"prompt": "x", "resolution": "8k"}),
         (IMAGES, {"prompt": "x", "image": PICTURE, "negative_prompt": "y"}),
+        (I2V, {"image": PICTURE, "static_mask": SMALL}),
+        ("/v1/images/editing/expand", {"image": PICTURE}),
+        ("/v1/images/editing/expand", {"image": PICTURE, "up_expansion_ratio": 2, "left_expansion_ratio": 1}),
+        (
+            "/v1/images/multi-image2image",
+            {"subject_image_list": [{"subject_image": PICTURE}], "style_image": SMALL},
+        ),
         ("/v1/videos/multi-image2video", {"prompt": "x", "image_list": []}),
         ("/v1/videos/lip-sync", {"input": {"mode": "text2video", "video_url": "https://x/v.mp4"}}),
         ("/v1/videos/effects", {"effect_scene": "hug", "input": {}}),
@@ -602,6 +612,72 @@ def test_every_path_has_the_same_envelope(shop: Shop, media: MediaHost, path: st
     assert start[4:] == b"ftyp" if kind == "videos" else start[:4] == b"\x89PNG"
     if path.endswith("video-extend"):
         assert task["task_info"]["parent_video"] == {"id": film}
+
+
+PICTURES = {"upl_a": Media(base64=PICTURE, content_type="image/png")}
+URLS = {"https://x/v.mp4": Media(url="https://x/v.mp4"), "https://x/a.mp3": Media(url="https://x/a.mp3")}
+SPOKEN = {"text": "hello", "voice_id": "v"}
+LINE = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
+SIDES = {f"{side}_expansion_ratio": 0.2 for side in ("up", "down", "left", "right")}
+EVERY = [
+    ("image-to-video", {"image": "upl_a", "tail_image": "upl_a"}),
+    ("image-to-video", {"image": "upl_a", "camera_control": CAMERA, "model_name": "kling-v1"}),
+    ("image-to-video", {"image": "upl_a", "mask": "upl_a", "model_name": "kling-v1",
+                        "dynamic_masks": [{"mask": "https://x/m.png", "trajectories": LINE}]}),
+    ("image-to-video", {"image": "upl_a", "tail_image": "upl_a", "model_name": "kling-3.0", "mode": "4k"}),
+    ("image-to-video", {"image": "upl_a", "model_name": "kling-3.0-turbo", "duration_s": 7}),
+    ("multi-image-to-video", {"images": ["upl_a", "upl_a"]}),
+    ("extend", {}),
+    ("lip-sync", SPOKEN),
+    ("lip-sync", {"video": "https://x/v.mp4", "audio": "https://x/a.mp3"}),
+    ("effects", {"effect_scene": "squish", "images": ["upl_a"]}),
+    ("effects", {"effect_scene": "hug", "images": ["upl_a"] * 2, "model_name": "kling-v1-6", "mode": "pro"}),
+    ("image", {"image": "upl_a", "image_reference": "subject", "image_fidelity": 0.3, "n": 2}),
+    ("image-expand", {"image": "upl_a", **SIDES, "n": 2}),
+    ("multi-image-to-image", {"images": ["upl_a"], "scene_image": "upl_a", "style_image": "upl_a", "n": 2}),
+    ("virtual-try-on", {"image": "upl_a", "cloth_image": "upl_a"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "given"), EVERY)
+def test_every_model_by_the_adapter(shop: Shop, name: str, given: dict[str, Any]) -> None:
+    model, customer, prompt = f"kling/{name}", shop.customer, f"{name} it moves"
+    parent = None
+    if MODELS[model].follows and "video" not in given:
+        before = customer.submit(VIDEO, "the first film")
+        shop.finish()
+        told = customer.poll(VIDEO, before)
+        assert isinstance(told, Succeeded)
+        parent = Handle(model=VIDEO, reference="att_p", provider_ref=before.provider_ref,
+                        memo={**before.memo, **told.memo})  # fmt: skip
+    accepted = customer.submit(model, prompt, parent=parent, media={**PICTURES, **URLS}, **given)
+    assert isinstance(accepted, Accepted), accepted
+    task = shop.server.generations[accepted.provider_ref]
+    assert accepted.memo["path"] == task.path
+    assert (task.parent is None) == (parent is None)
+    found = customer.find(model, task.reference, **given)
+    assert isinstance(found, Accepted)
+    assert (found.provider_ref, found.memo) == (accepted.provider_ref, accepted.memo)
+    shop.finish()
+    verdict = customer.poll(model, accepted)
+    assert isinstance(verdict, Succeeded)
+    assert [output.kind for output in verdict.outputs] == [MODELS[model].kind] * given.get("n", 1)
+    assert verdict.cost == f"{task.units:g}"
+    assert ("video_id" in verdict.memo) == (MODELS[model].kind == "video")
+
+
+def test_an_extended_film_can_be_extended_again(shop: Shop) -> None:
+    film = Handle(model=VIDEO, reference="att_p", provider_ref="1", memo={"video_id": shop.film()})
+    for _ in range(2):
+        accepted = shop.customer.submit("kling/extend", "and on", parent=film)
+        shop.finish()
+        told = shop.customer.poll("kling/extend", accepted)
+        assert isinstance(told, Succeeded)
+        film = Handle(model="kling/extend", reference="att_e", provider_ref="2", memo=told.memo)
+    stranger = Handle(model=VIDEO, reference="att_p", provider_ref="3", memo={"video_id": "v-nobody"})
+    refused = shop.customer.submit("kling/extend", "and on", parent=stranger)
+    assert isinstance(refused, Rejected)
+    assert refused.code == "invalid_input"
 
 
 def test_new_films_from_pictures(shop: Shop) -> None:
