@@ -168,6 +168,7 @@ class Trouble(StrEnum):
     DOWN = "down"  # connection refused, maintenance: later, or another account
     CREDENTIALS = "credentials"  # wrong or disabled key, not permitted: another account
     BALANCE = "balance"  # the operator's money at the provider is used up: another account
+    INPUT = "input"  # what the input names could not be fetched: later; no account is to blame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,17 @@ def pictures(title: str, description: str, fewest: int, most: int) -> JsonObject
     }
 
 
+def is_address(value: str) -> bool:
+    """Whether a medium is named by where it is."""
+    return value.lower().startswith(("https://", "http://"))
+
+
+def inline_base64(value: str) -> str:
+    """The base64 in a data URL, or the value itself."""
+    head, comma, rest = value.partition(",")
+    return rest if comma and head.startswith("data:") and head.endswith(";base64") else value
+
+
 def media_fields(schema: JsonObject) -> dict[str, str]:
     """The top-level fields of a model's schema that name media, each with its kind."""
     kinds = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +17,10 @@ from common import clock
 from common.errors import InvalidInput, UnknownModel
 from common.models import CatalogModel
 from common.providers.base import ModelSpec
+from common.providers.inputs import inline_base64, is_address, media_fields
 from common.providers.pricing import price_of
 from common.providers.registry import MODELS
+from common.settings import settings
 
 _REFRESH_S = 5.0
 _Overrides = dict[str, tuple[bool, Any]]
@@ -95,7 +98,33 @@ def check_input(spec: ModelSpec, given: object) -> dict[str, Any]:
     error = best_match(_validator(spec.id).iter_errors(given))
     if error is not None:
         raise InvalidInput(_sentence(error), param=_field(error))
+    for name, kind in media_fields(spec.input_schema).items():
+        if name in given:
+            _check_media(name, kind, given[name])
     return given
+
+
+def _check_media(name: str, kind: str, value: str | list[str]) -> None:
+    """Raises InvalidInput for what cannot be a medium; whether it is one shows when its bytes are read."""
+    if isinstance(value, list):
+        for number, one in enumerate(value):
+            _check_media(f"{name}.{number}", kind, one)
+    elif is_address(value):
+        if not value.lower().startswith("https://") and not settings().allow_private_addresses:
+            raise InvalidInput(f"input.{name} must be an https address.", param=f"input.{name}")
+    elif kind != "image":
+        raise InvalidInput(f"input.{name} must be an https address.", param=f"input.{name}")
+    elif not _is_base64(inline_base64(value)):
+        raise InvalidInput(
+            f"input.{name} must be an https address, a data URL or base64.", param=f"input.{name}"
+        )
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        return bool(base64.b64decode(text, validate=True))
+    except ValueError:
+        return False
 
 
 @cache

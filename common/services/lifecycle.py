@@ -124,7 +124,8 @@ def rejected(session: Session, claim: Claim, verdict: Rejected) -> None:
 def not_accepted(session: Session, claim: SubmitClaim, verdict: NotAccepted) -> None:
     """Provably nothing was started: back to the queue, unless no account could ever take it."""
     code = _TROUBLE_CODES[verdict.trouble]
-    accounts.troubled(session, claim.account_id, verdict.trouble, verdict.retry_after_s)
+    if verdict.trouble is not Trouble.INPUT:
+        accounts.troubled(session, claim.account_id, verdict.trouble, verdict.retry_after_s)
     _answer(session, claim, Outcome.REJECTED, error_code=code, error_message=verdict.message)
     if verdict.trouble in (Trouble.CREDENTIALS, Trouble.BALANCE) and not _may_go_elsewhere(session, claim):
         canceled = _fence(session, claim)
@@ -146,6 +147,7 @@ _TROUBLE_CODES = {
     Trouble.DOWN: ErrorCode.PROVIDER_UNAVAILABLE,
     Trouble.CREDENTIALS: ErrorCode.PROVIDER_UNAVAILABLE,
     Trouble.BALANCE: ErrorCode.ACCOUNT_EXHAUSTED,
+    Trouble.INPUT: ErrorCode.INVALID_INPUT,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HEAD_BYTES = 64  # what `sniff` wants to see
-NOT_MEDIA = "what the provider delivered is neither a picture nor a film nor sound"
+NOT_MEDIA = "what is there is neither a picture nor a film nor sound"
 
 
 @dataclass(frozen=True, slots=True)

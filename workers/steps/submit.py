@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from common.providers.base import (
     Accepted,
     Adapter,
     Http,
+    Media,
     NotAccepted,
     Rejected,
     Submission,
@@ -24,8 +26,11 @@ from common.services import claims, lifecycle
 from common.services.catalog import with_defaults
 from common.services.claims import SubmitClaim
 from common.settings import settings
-from common.words import Step
+from common.words import ErrorCode, Step
 from workers.flow import Answered
+from workers.http import shared
+from workers.media import SourceGone, SourceRefused, SourceTrouble
+from workers.media.inputs import media_of
 from workers.steps.recording import JobFlow, adapter_at, load_adapters
 from workers.threads import in_transaction
 
@@ -85,11 +90,31 @@ def _claim(session: Session, limit: int, full: frozenset[str]) -> list[SubmitCla
 
 async def _submit(claim: SubmitClaim, at: tuple[Adapter, Http]) -> SubmitVerdict:
     adapter, http = at
+    asked = submission(claim)
     try:
-        return await adapter.submit(http, submission(claim))
+        media = await _media(adapter, asked)
+        if not isinstance(media, dict):
+            return media
+        return await adapter.submit(http, replace(asked, media=media))
     except Exception as error:
         log.exception("job %s: the adapter broke while submitting", claim.job_id)
         return Unknown(message=f"Internal error while submitting: {type(error).__name__}")
+
+
+async def _media(adapter: Adapter, asked: Submission) -> dict[str, Media] | Rejected | NotAccepted:
+    """What the input names, fetched where the provider wants bytes; or why the job cannot be sent like this."""
+    try:
+        return await media_of(
+            shared().downloads,
+            adapter,
+            MODELS[asked.model].input_schema,
+            asked.input,
+            allow_private=settings().allow_private_addresses,
+        )
+    except (SourceGone, SourceRefused) as error:
+        return Rejected(code=ErrorCode.INVALID_INPUT, message=f"An input cannot be used: {error}")
+    except SourceTrouble as error:
+        return NotAccepted(trouble=Trouble.INPUT, message=f"An input could not be fetched: {error}")
 
 
 def submission(claim: SubmitClaim) -> Submission:

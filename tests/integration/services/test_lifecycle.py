@@ -10,7 +10,7 @@ import pytest
 from common import settings as configuration
 from common.db import transaction
 from common.errors import LeaseLost
-from common.models import JobAttempt
+from common.models import JobAttempt, ProviderAccount
 from common.providers.base import (
     Accepted,
     Failed,
@@ -92,6 +92,19 @@ def test_a_busy_provider_only_delays(actor: Actor) -> None:
     with transaction() as session:
         lifecycle.not_accepted(session, claim, NotAccepted(trouble=Trouble.BUSY, message="429"))
     assert Seen(actor, job_id).status == Status.QUEUED
+
+
+def test_an_input_that_cannot_be_fetched_delays_the_job_and_blames_no_account(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        lifecycle.not_accepted(session, claim, NotAccepted(trouble=Trouble.INPUT, message="503"))
+        account = session.get_one(ProviderAccount, claim.account_id)
+        assert (account.failures, account.open_until, account.trouble) == (0, 0.0, None)
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.balance.held > 0) == (Status.QUEUED, True)
+    make_due()
+    assert claim_submits()[0].account_id == claim.account_id
 
 
 def test_a_failed_generation_costs_nothing(actor: Actor) -> None:
