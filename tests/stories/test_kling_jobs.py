@@ -8,25 +8,29 @@ from tests.infrastructure.client import Client
 from tests.stories.conftest import Installation
 
 
-def done(user: Client, model: str, wanted: dict[str, Any], **fields: Any) -> Any:
-    """A job that has succeeded."""
-    job = user.ended(user.post("/v1/jobs", {"model": model, "input": wanted, **fields})["id"])
-    assert job["status"] == "succeeded", job["error"]
-    (artifact,) = job["artifacts"]
-    assert artifact["content_type"] == "video/mp4"
-    return job
+def start(user: Client, model: str, wanted: dict[str, Any], **fields: Any) -> str:
+    """The id of a new job."""
+    return str(user.post("/v1/jobs", {"model": model, "input": wanted, **fields})["id"])
 
 
-def test_a_film_is_extended_twice_and_then_another_speaks(installation: Installation) -> None:
+def films(user: Client, *jobs: str) -> None:
+    """Each of these jobs ends with a stored film."""
+    for job_id in jobs:
+        job = user.ended(job_id)
+        assert job["status"] == "succeeded", job["error"]
+        assert [artifact["content_type"] for artifact in job["artifacts"]] == ["video/mp4"]
+
+
+def test_a_film_goes_on_and_speaks(installation: Installation) -> None:
     user, kling = installation.user(), installation.world.kling
     mark = user.token[-8:]
-    first = done(user, "kling/text-to-video", {"prompt": f"first {mark}"})
-    second = done(user, "kling/extend", {"prompt": f"second {mark}"}, parent_id=first["id"])
-    done(user, "kling/extend", {"prompt": f"third {mark}"}, parent_id=second["id"])
-    done(user, "kling/lip-sync", {"text": f"said {mark}", "voice_id": "v"}, parent_id=first["id"])
-    films = {name: kling.made(f"{name} {mark}")[0] for name in ("first", "second", "third", "said")}
-    assert films["second"].parent == films["said"].parent == films["first"].films[0]
-    assert films["third"].parent == films["second"].films[0]
+    first = start(user, "kling/text-to-video", {"prompt": f"first {mark}"})
+    films(user, first)
+    longer = start(user, "kling/extend", {"prompt": f"longer {mark}"}, parent_id=first)
+    spoken = start(user, "kling/lip-sync", {"text": f"spoken {mark}", "voice_id": "v"}, parent_id=first)
+    films(user, longer, spoken)
+    (made,) = kling.made(f"first {mark}")
+    assert [kling.made(f"{name} {mark}")[0].parent for name in ("longer", "spoken")] == made.films * 2
 
 
 def test_what_has_no_parent_or_the_wrong_one_is_refused(installation: Installation) -> None:
