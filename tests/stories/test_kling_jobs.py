@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from tests.infrastructure.client import Client
+from tests.simulators.media import png
 from tests.stories.conftest import Installation
 
 
@@ -31,6 +33,23 @@ def test_a_film_goes_on_and_speaks(installation: Installation) -> None:
     films(user, longer, spoken)
     (made,) = kling.made(f"first {mark}")
     assert [kling.made(f"{name} {mark}")[0].parent for name in ("longer", "spoken")] == made.films * 2
+
+
+def test_pictures_reach_it_as_bare_base64(installation: Installation) -> None:
+    user, kling = installation.user(), installation.world.kling
+    mark = user.token[-8:]
+    picture = base64.b64encode(png(mark, 320, 320)).decode()
+    wanted = {"image": f"data:image/png;base64,{picture}", "tail_image": picture}
+    jobs = {
+        version: start(
+            user, "kling/image-to-video", {**wanted, "prompt": f"{version} {mark}", "model_name": version}
+        )
+        for version in ("kling-v2-6", "kling-3.0")
+    }
+    films(user, *jobs.values())
+    legacy, new = (kling.made(f"{version} {mark}")[0].body for version in jobs)
+    assert (legacy["image"], legacy["image_tail"]) == (picture, picture)
+    assert [content["url"] for content in new["contents"][1:]] == [picture, picture]
 
 
 def test_what_has_no_parent_or_the_wrong_one_is_refused(installation: Installation) -> None:
