@@ -8,7 +8,7 @@ a button. Facts: fact sheet midjourney_proxy.md, sections named below.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -35,12 +35,15 @@ from common.providers.base import (
     Unanswered,
     Unknown,
 )
-from common.providers.inputs import choice, form, whole, words
+from common.providers.inputs import choice, form, picture, pictures, whole, words
 from common.providers.reading import given, integer, items, obj, ref, retry_after_s, size, text, web_url
 from common.providers.remote import RemoteAdapter, no_verdict, said, undocumented
 from common.words import ErrorCode
 
-IMAGINE, ACTION = "midjourney/imagine", "midjourney/action"
+IMAGINE, ACTION, BLEND = "midjourney/imagine", "midjourney/action", "midjourney/blend"
+DESCRIBE, SHORTEN = "midjourney/describe", "midjourney/shorten"
+_IN_WORDS = (DESCRIBE, SHORTEN)  # their results are prompts, not media
+_DIMENSIONS = {"2:3": "PORTRAIT", "1:1": "SQUARE", "3:2": "LANDSCAPE"}  # section 3, blend
 
 _IMAGE_LIVES_S = 86_400.0  # Discord's signed links die after about a day (section 10)
 
@@ -54,6 +57,8 @@ _RATIO = {
     "pattern": r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$",
     "maxLength": 7,
 }
+
+_BOT = choice("Bot", "Which bot draws, where the server offers both.", ("MID_JOURNEY", "NIJI_JOURNEY"))
 
 MODELS = (
     ModelSpec(
@@ -73,9 +78,8 @@ MODELS = (
                     ("fast", "relax", "turbo"),
                     "fast",
                 ),
-                "bot_type": choice(
-                    "Bot", "Which bot draws, where the server offers both.", ("MID_JOURNEY", "NIJI_JOURNEY")
-                ),
+                "images": pictures("Reference pictures", "What the picture is to look like.", 1, 5),
+                "bot_type": _BOT,
             },
         ),
         price={"by": ["mode"], "table": {"turbo": 10, "fast": 5, "relax": 2}},
@@ -103,6 +107,9 @@ MODELS = (
                     "For actions that ask for one (custom zoom, remix); otherwise the parent's stays.",
                     longest=6000,
                 ),
+                "mask": picture(
+                    "Mask", "For vary_region: a PNG whose white parts are painted again, with a prompt."
+                ),
             },
             required=("action",),
         ),
@@ -112,8 +119,68 @@ MODELS = (
         first_poll_s=3,
         poll_every_s=3,
         action="action",
-        follows=(IMAGINE, ACTION),
+        follows=(IMAGINE, ACTION, BLEND),
     ),
+    ModelSpec(
+        id=BLEND,
+        kind="image",
+        title="Midjourney Blend",
+        input_schema=form(
+            "Midjourney Blend",
+            {
+                "images": pictures("Pictures", "What is blended into one picture.", 2, 5),
+                "aspect_ratio": choice("Aspect ratio", "Width to height.", tuple(_DIMENSIONS), "1:1"),
+                "bot_type": _BOT,
+            },
+            required=("images",),
+        ),
+        price={"credits": 5},  # as a fast imagine, which it is at Midjourney
+        expected_s=60,
+        first_poll_s=5,
+        poll_every_s=3,
+        action="blend",
+    ),
+    ModelSpec(
+        id=DESCRIBE,
+        kind="text",
+        title="Midjourney Describe",
+        input_schema=form(
+            "Midjourney Describe",
+            {"image": picture("Picture", "What prompts are found for."), "bot_type": _BOT},
+            required=("image",),
+        ),
+        price={"credits": 1},  # takes no time of the subscription's
+        expected_s=15,
+        first_poll_s=3,
+        poll_every_s=3,
+        action="describe",
+    ),
+    ModelSpec(
+        id=SHORTEN,
+        kind="text",
+        title="Midjourney Shorten",
+        input_schema=form(
+            "Midjourney Shorten",
+            {
+                "prompt": words("Prompt", "What shorter prompts are found for.", longest=6000, required=True),
+                "bot_type": _BOT,
+            },
+        ),
+        price={"credits": 1},
+        expected_s=15,
+        first_poll_s=3,
+        poll_every_s=3,
+        action="shorten",
+    ),
+)
+
+QUIRKS = (
+    "Midjourney has no API: a midjourney-proxy server drives a Discord account. Servers of the novicezk family (NZ) "
+    "know imagine, change, blend and describe; buttons, vary_region and shorten need one of the trueai family (TA).",
+    "A server that keeps its tasks in memory forgets them when it restarts; their jobs fail with a release.",
+    "A cancel is confirmed by TA with an admin's secret only, and Discord may go on drawing.",
+    "Speed flags inside a prompt give way to `mode`, which sets the price.",
+    "Pictures always go to the server as bytes: addresses are fetched by the worker first.",
 )
 
 
@@ -130,6 +197,7 @@ class Midjourney(RemoteAdapter):
     max_concurrency = 3  # both families draw three at a time per Discord account (section 9)
     batch_size = 100
     can_find = True
+    fetches_addresses = False  # base64Array takes data URLs only (section 3)
     finds_by_callback = True  # notifyHook brings the whole task, also one that /task/list has forgotten
 
     def __init__(self, credentials: Credentials) -> None:
@@ -137,7 +205,7 @@ class Midjourney(RemoteAdapter):
         self._root = f"{self.base_url.removesuffix('/mj').rstrip('/')}/mj"
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
-        prepared = _action(submission) if submission.model == ACTION else _imagine(submission)
+        prepared = _PREPARED[submission.model](submission)
         if isinstance(prepared, Rejected):
             return prepared
         path, body = prepared
@@ -152,7 +220,10 @@ class Midjourney(RemoteAdapter):
     ) -> SubmitVerdict:
         """Answer the window of code 21: the task exists, but draws only after /submit/modal (section 4, TA)."""
         wanted = submission.input.get("prompt") or prompt
+        mask = submission.medium("mask") if submission.media else None
         body = {"taskId": provider_ref, "prompt": wanted, **_echo(submission)}
+        if mask is not None:
+            body["maskBase64"] = mask.data_url
         try:
             reply = await self._send(http, "POST", "/submit/modal", body)
         except Unanswered:
@@ -169,7 +240,12 @@ class Midjourney(RemoteAdapter):
         by_ref = {ref(obj(task).get("id")): obj(task) for task in tasks}
         # Unknown ids are silently left out (section 3); a restart of NZ loses them all (section 5).
         gone = NoVerdict(message="the server does not know this task", gone=True)
-        return {known: _seen(by_ref[known]) if known in by_ref else gone for known in refs}
+        return {
+            handle.provider_ref: _seen(by_ref[handle.provider_ref], in_words=handle.model in _IN_WORDS)
+            if handle.provider_ref in by_ref
+            else gone
+            for handle in handles
+        }
 
     async def _find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
         """Match `state` in the listing (TA: the latest 100) and in the queue (NZ only; section 9)."""
@@ -229,7 +305,31 @@ def _echo(submission: Submission) -> JsonObject:
 
 def _imagine(submission: Submission) -> tuple[str, JsonObject]:
     wanted = submission.input
-    return "/submit/imagine", given({"prompt": prompt_of(wanted), "botType": wanted.get("bot_type")})
+    body = given({"prompt": prompt_of(wanted), "botType": wanted.get("bot_type")})
+    if references := submission.mediums("images"):
+        body["base64Array"] = [reference.data_url for reference in references]
+    return "/submit/imagine", body
+
+
+def _blend(submission: Submission) -> tuple[str, JsonObject]:
+    wanted = submission.input
+    body = {
+        "base64Array": [part.data_url for part in submission.mediums("images")],
+        "dimensions": _DIMENSIONS[wanted.get("aspect_ratio", "1:1")],
+        "botType": wanted.get("bot_type"),
+    }
+    return "/submit/blend", given(body)
+
+
+def _describe(submission: Submission) -> tuple[str, JsonObject]:
+    shown = submission.medium("image")
+    body = {"base64": shown.data_url if shown else None, "botType": submission.input.get("bot_type")}
+    return "/submit/describe", given(body)
+
+
+def _shorten(submission: Submission) -> tuple[str, JsonObject]:
+    wanted = submission.input
+    return "/submit/shorten", given({"prompt": wanted["prompt"], "botType": wanted.get("bot_type")})
 
 
 def prompt_of(wanted: Mapping[str, Any]) -> str:
@@ -255,6 +355,8 @@ def _action(submission: Submission) -> tuple[str, JsonObject] | Rejected:
     if parent is None:
         return Rejected(code=ErrorCode.INVALID_INPUT, message="An action needs a finished parent job.")
     token = text(obj(parent.memo.get("actions")).get(wanted))
+    if token and _NEEDS_MASK.search(token) and not submission.input.get("mask"):
+        return Rejected(code=ErrorCode.INVALID_INPUT, message=f"{wanted} needs a `mask`.")
     if token and not _SIMPLE.fullmatch(token):
         return "/submit/action", {"taskId": parent.provider_ref, "customId": token}
     change = _CHANGE.fullmatch(wanted)
@@ -267,6 +369,15 @@ def _action(submission: Submission) -> tuple[str, JsonObject] | Rejected:
         "action": _CHANGES[change[1]],
         "index": int(change[2]),
     }
+
+
+_PREPARED: dict[str, Callable[[Submission], tuple[str, JsonObject] | Rejected]] = {
+    IMAGINE: _imagine,
+    ACTION: _action,
+    BLEND: _blend,
+    DESCRIBE: _describe,
+    SHORTEN: _shorten,
+}
 
 
 def _window(reply: Reply) -> tuple[str, str] | None:
@@ -338,21 +449,22 @@ def _match(reply: Reply, submission: Submission) -> JsonObject | None:
 
 # ---------------------------------------------------------------- poll
 
+_KEYCAP = re.compile(r"[0-9]\ufe0f?\u20e3")
 _PERCENT = re.compile(r"(\d{1,3})\s*%")
 _MODERATED = re.compile(r"banned|denied|sensitive|moderat|敏感|违规|违禁", re.IGNORECASE)
 _INVALID = re.compile(r"invalid parameter|参数", re.IGNORECASE)
 _CANCELED = re.compile(r"取消|cancel", re.IGNORECASE)
 
 
-def _seen(task: JsonObject) -> PollVerdict:
-    """The verdict on one task object (sections 5 and 6)."""
+def _seen(task: JsonObject, *, in_words: bool = False) -> PollVerdict:
+    """The verdict on one task object (sections 5 and 6). `in_words`: its result is not media."""
     match task.get("status"):
         case "NOT_START" | "SUBMITTED" | "MODAL":
             return Running(progress=_progress(task))
         case "IN_PROGRESS":
             return Running(progress=_progress(task), preview_url=web_url(task.get("imageUrl")))
         case "SUCCESS":
-            return _succeeded(task)
+            return _told(task) if in_words else _succeeded(task)
         case "FAILURE":
             return _failed(text(task.get("failReason")))
         case "CANCEL":
@@ -372,6 +484,15 @@ def _succeeded(task: JsonObject) -> PollVerdict:
     if not outputs:
         return NoVerdict(message="the task is finished but names no result")
     return Succeeded(outputs=outputs, actions=tuple(_actions(task)))
+
+
+def _told(task: JsonObject) -> PollVerdict:
+    """The prompts that /describe and /shorten find: one text, each behind a keycap digit (section 5)."""
+    found = text(obj(task.get("properties")).get("finalPrompt")) or text(task.get("prompt"))
+    prompts = [part.strip() for part in _KEYCAP.split(found) if part.strip()]
+    if not prompts:
+        return NoVerdict(message="the task is finished but names no prompts")
+    return Succeeded(output={"prompts": prompts})
 
 
 def _image(task: JsonObject) -> Iterator[Output]:
@@ -416,9 +537,8 @@ _NUMBERED = ("upsample", "variation", "video_virtual_upscale")
 _VERSION = re.compile(
     r"_v\d+(?:r\d+)?(?=_|$)"
 )  # upsample_v6r1_2x_subtle: the version changes, the action does not
-_UNUSABLE = re.compile(
-    r"::(?:inpaint|bookmark|picreader)\b|bookmark", re.IGNORECASE
-)  # need a mask, or make nothing
+_UNUSABLE = re.compile(r"::(?:bookmark|picreader)\b|bookmark", re.IGNORECASE)  # make nothing
+_NEEDS_MASK = re.compile(r"::inpaint\b", re.IGNORECASE)
 _LABEL = re.compile(r"([UV])([1-4])")
 _SLUG = re.compile(r"[^a-z0-9]+")
 _GRID_ACTIONS = ("IMAGINE", "VARIATION", "REROLL", "BLEND")  # what NZ's /submit/change takes (section 3)
@@ -460,6 +580,8 @@ def action_id(label: str, custom_id: str) -> str:
         return _ZOOMS.get(outpaint[1], f"zoom_out_{outpaint[1]}")
     if custom_id.lower().startswith("mj::customzoom"):
         return "custom_zoom"
+    if _NEEDS_MASK.search(custom_id):
+        return "vary_region"
     if named := _LABEL.fullmatch(label):
         return f"{'upsample' if named[1] == 'U' else 'variation'}_{named[2]}"
     return _slug(label) or _slug(custom_id)

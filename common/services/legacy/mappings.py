@@ -157,7 +157,6 @@ TABLES = (
         finished=("finish_time", "updated_at"),
         reason=("fail_reason",),
         reference=_of_midjourney,
-        polls_as={"midjourney/blend": "midjourney/imagine"},
         hopeless={"MODAL": (ErrorCode.TIMEOUT, "It waited for its user's second step, which nobody can take now.")},
     ),
     TaskTable(
@@ -185,7 +184,6 @@ TABLES = (
         reason=("fail_reason", "task_status_msg"),
         reference=_column("external_task_id"),
         memo=_kling_path,
-        polls_as={"kling/image-to-video": "kling/text-to-video"},
     ),
     TaskTable(
         name="jimeng_tasks",

@@ -12,17 +12,22 @@ from common.providers.base import (
     NotAccepted,
     NoVerdict,
     Rejected,
+    Succeeded,
     Trouble,
     Unanswered,
 )
 from tests.unit.providers.fakes import (
     CALLBACK,
+    PICTURE_URL,
     REFERENCE,
+    UPLOAD,
+    UPLOAD_BASE64,
     FakeHttp,
     Sent,
     adapter,
     handle,
     like,
+    poll,
     reply,
     run,
     sent,
@@ -204,3 +209,80 @@ def test_midjourneys_hook_reveals_a_lost_task() -> None:
     made = adapter("midjourney")
     assert made.adopt({"id": "7", "status": "IN_PROGRESS"}) == Accepted(provider_ref="7")
     assert made.adopt({"id": "7"}) is None
+
+
+# ---------------------------------------------------------------- pictures and prompts
+
+PICTURE_DATA = f"data:image/png;base64,{UPLOAD_BASE64}"
+
+
+def test_imagine_with_reference_pictures() -> None:
+    request = sent("midjourney", "midjourney/imagine", input={"images": [PICTURE_URL, UPLOAD]})
+    assert request.json["base64Array"] == [PICTURE_DATA, PICTURE_DATA]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "dimensions"), [("2:3", "PORTRAIT"), ("1:1", "SQUARE"), ("3:2", "LANDSCAPE")]
+)
+def test_blend(ratio: str, dimensions: str) -> None:
+    request = sent(
+        "midjourney", "midjourney/blend", input={"aspect_ratio": ratio, "bot_type": "NIJI_JOURNEY"}
+    )
+    assert request.url.endswith("/mj/submit/blend")
+    assert request.json == {
+        **HOOKS, "base64Array": [PICTURE_DATA, PICTURE_DATA], "dimensions": dimensions, "botType": "NIJI_JOURNEY",
+    }  # fmt: skip
+
+
+def test_describe_and_shorten() -> None:
+    request = sent("midjourney", "midjourney/describe")
+    assert (request.url[-19:], request.json) == ("/mj/submit/describe", {**HOOKS, "base64": PICTURE_DATA})
+    request = sent("midjourney", "midjourney/shorten")
+    assert (request.url[-18:], request.json) == ("/mj/submit/shorten", {**HOOKS, "prompt": "a red fox"})
+
+
+@pytest.mark.parametrize("model", ["midjourney/describe", "midjourney/shorten"])
+@pytest.mark.parametrize(
+    ("final", "prompts"),
+    [
+        ("1\ufe0f\u20e3 a fox --ar 1:1\n\n2\ufe0f\u20e3 red fur", ["a fox --ar 1:1", "red fur"]),
+        ("1\u20e3 a fox", ["a fox"]),
+        ("a fox in the snow", ["a fox in the snow"]),
+    ],
+)
+def test_what_is_found_in_words(model: str, final: str, prompts: list[str]) -> None:
+    task = {
+        "id": "ref-1",
+        "status": "SUCCESS",
+        "imageUrl": "https://x/in.png",
+        "properties": {"finalPrompt": final},
+    }
+    like(poll("midjourney", model, reply(200, [task])), Succeeded, outputs=(), output={"prompts": prompts})
+
+
+def test_words_that_are_missing_are_no_verdict() -> None:
+    task = {"id": "ref-1", "status": "SUCCESS", "imageUrl": "https://x/in.png", "properties": {}}
+    like(poll("midjourney", "midjourney/describe", reply(200, [task])), NoVerdict, gone=False)
+
+
+REGION = "MJ::Inpaint::1::8f::SOLO"
+
+
+def test_a_region_is_painted_again_under_a_mask() -> None:
+    of = parent(vary_region=REGION)
+    wanted = {"action": "vary_region", "prompt": "a hat", "mask": UPLOAD}
+    http = FakeHttp(WINDOW, reply(200, {"code": 1, "description": "ok", "result": "200"}))
+    verdict = run(
+        adapter("midjourney").submit(http, submission("midjourney/action", input=wanted, parent=of))
+    )
+    like(verdict, Accepted, provider_ref="200")
+    assert http.sent[0].json["customId"] == REGION
+    assert http.sent[1].json == {**HOOKS, "taskId": "200", "prompt": "a hat", "maskBase64": PICTURE_DATA}
+
+
+def test_a_region_without_a_mask_is_refused_without_a_call() -> None:
+    of, wanted = parent(vary_region=REGION), {"action": "vary_region", "prompt": "a hat"}
+    verdict = run(
+        adapter("midjourney").submit(FakeHttp(), submission("midjourney/action", input=wanted, parent=of))
+    )
+    like(verdict, Rejected, code="invalid_input", message="mask")

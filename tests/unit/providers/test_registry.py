@@ -18,6 +18,9 @@ from tests.unit.providers.fakes import BASES, SECRETS, submission
 CATALOGUE = [
     "midjourney/imagine",
     "midjourney/action",
+    "midjourney/blend",
+    "midjourney/describe",
+    "midjourney/shorten",
     "kling/text-to-video",
     "kling/image-to-video",
     "kling/multi-image-to-video",

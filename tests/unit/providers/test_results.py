@@ -46,6 +46,7 @@ def test_buttons_become_actions() -> None:
         Action(id="upsample_1", label="U1", token="MJ::JOB::upsample::1::8f"),
         Action(id="variation_2", label="V2", token="MJ::JOB::variation::2::8f"),
         Action(id="reroll", label="🔄", token="MJ::JOB::reroll::0::8f::SOLO"),
+        Action(id="vary_region", label="Vary (Region)", token="MJ::Inpaint::1::8f::SOLO"),
     )
 
 
