@@ -40,6 +40,8 @@ from common.providers.inputs import (
     decimal,
     either,
     form,
+    picture,
+    pictures,
     switch,
     together,
     when,
@@ -51,7 +53,9 @@ from common.providers.reading import given, integer, items, obj, ref, retry_afte
 from common.providers.remote import RemoteAdapter, one_by_one, said, undocumented
 from common.words import ErrorCode
 
-TEXT_TO_IMAGE, TEXT_TO_VIDEO = "jimeng/text-to-image", "jimeng/text-to-video"
+TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "jimeng/text-to-image", "jimeng/image-to-image"
+TEXT_TO_VIDEO, IMAGE_TO_VIDEO = "jimeng/text-to-video", "jimeng/image-to-video"
+_FILMS = (TEXT_TO_VIDEO, IMAGE_TO_VIDEO)
 
 _IMAGE_LIVES_S, _VIDEO_LIVES_S = 86_400.0, 3600.0  # section A4
 
@@ -59,11 +63,19 @@ _IMAGE_LIVES_S, _VIDEO_LIVES_S = 86_400.0, 3600.0  # section A4
 
 _V40 = "jimeng_t2i_v40"
 _V3X = ("jimeng_t2i_v31", "jimeng_t2i_v30")
-_ONLY_V40 = ("size", "min_ratio", "max_ratio", "scale", "force_single")
+_I2I_V30 = "jimeng_i2i_v30"
+_ONLY_V40 = ("images", "size", "min_ratio", "max_ratio", "scale", "force_single")
 _ONLY_V3X = ("seed", "use_pre_llm")
 _VIDEO_KEYS = {"720p": "jimeng_t2v_v30", "1080p": "jimeng_t2v_v30_1080p"}
+_FIRST_KEYS = {
+    "720p": "jimeng_i2v_first_v30",
+    "1080p": "jimeng_i2v_first_v30_1080",
+}  # not _1080p (section A6)
+_FIRST_TAIL_KEYS = {"720p": "jimeng_i2v_first_tail_v30", "1080p": "jimeng_i2v_first_tail_v30_1080"}
 _SEED = whole("Seed", "For repeatable results; -1 is random.", -1, 2**31 - 1)
 _PROMPT = words("Prompt", "What to make.", longest=800, required=True)
+
+_FILM_PRICE: JsonObject = {"by": ["duration_s"], "table": {"5": 30, "10": 60}}
 
 MODELS = (
     ModelSpec(
@@ -75,6 +87,7 @@ MODELS = (
             {
                 "prompt": _PROMPT,
                 "req_key": choice("Version", "Jimeng's own model.", (_V40, *_V3X), _V40),
+                "images": pictures("Reference pictures", "4.0 only; up to 15 MB each.", 1, 10),
                 "width": whole("Width", "In pixels, together with height.", 512, 7094),
                 "height": whole("Height", "In pixels, together with width.", 512, 7094),
                 "size": whole("Area", "In pixels, instead of width and height; 4.0 only.", 1024**2, 4096**2),
@@ -90,6 +103,28 @@ MODELS = (
                 together("width", "height"),
                 either("size", "width", "height"),
             ),
+        ),
+        price={"credits": 10},
+        expected_s=10,
+        first_poll_s=3,
+        poll_every_s=3,
+    ),
+    ModelSpec(
+        id=IMAGE_TO_IMAGE,
+        kind="image",
+        title="Jimeng Image to Image",
+        input_schema=form(
+            "Jimeng Image to Image",
+            {
+                "prompt": _PROMPT,
+                "image": picture("Picture", "What is changed; up to 4.7 MB and 4096 pixels a side."),
+                "scale": decimal("Closeness to the prompt", "0.5 if absent.", 0, 1),
+                "seed": _SEED,
+                "width": whole("Width", "In pixels, together with height.", 512, 2016),
+                "height": whole("Height", "In pixels, together with width.", 512, 2016),
+            },
+            required=("prompt", "image"),
+            rules=(together("width", "height"),),
         ),
         price={"credits": 10},
         expected_s=10,
@@ -115,11 +150,40 @@ MODELS = (
                 "seed": _SEED,
             },
         ),
-        price={"by": ["duration_s"], "table": {"5": 30, "10": 60}},
+        price=_FILM_PRICE,
         expected_s=90,
         first_poll_s=20,
         poll_every_s=8,
     ),
+    ModelSpec(
+        id=IMAGE_TO_VIDEO,
+        kind="video",
+        title="Jimeng Image to Video",
+        input_schema=form(
+            "Jimeng Image to Video",
+            {
+                "prompt": _PROMPT,
+                "image": picture("First frame", "Up to 4.7 MB; its ratio is the film's."),
+                "tail_image": picture("Last frame", "Where the film ends."),
+                "resolution": choice("Resolution", "720p or 1080p.", tuple(_FIRST_KEYS), "720p"),
+                "duration_s": choice("Duration", "In seconds.", (5, 10), 5),
+                "seed": _SEED,
+            },
+            required=("prompt", "image"),
+        ),
+        price=_FILM_PRICE,
+        expected_s=90,
+        first_poll_s=20,
+        poll_every_s=8,
+    ),
+)
+
+QUIRKS = (
+    "A submit whose answer is lost cannot be found again: such a job fails as `submit_unknown`, with a release.",
+    "An account has one or two generations at a time, more only by agreement with Volcengine.",
+    "A film's address dies after an hour, a picture's after a day, the task after twelve hours.",
+    "With `force_single` off, 4.0 may make several pictures of one prompt, and Volcengine charges each.",
+    "Moderation of what was made is a matter of chance: another try may pass, and the error says so.",
 )
 
 
@@ -211,7 +275,7 @@ class Jimeng(RemoteAdapter):
     async def _look(self, http: Http, handle: Handle) -> PollVerdict:
         """Ask with the req_key of the submit, without which the task is not found (section A4)."""
         body = {
-            "req_key": handle.memo.get("req_key") or _default_key(handle.model),
+            "req_key": handle.memo.get("req_key") or _DEFAULT_KEYS[handle.model],
             "task_id": handle.provider_ref,
             "req_json": json.dumps({"return_url": True}, separators=(",", ":")),
         }
@@ -236,8 +300,24 @@ class Jimeng(RemoteAdapter):
 # ---------------------------------------------------------------- submit
 
 
-def _default_key(model: str) -> str:
-    return _VIDEO_KEYS["720p"] if model == TEXT_TO_VIDEO else _V40
+_DEFAULT_KEYS = {
+    TEXT_TO_IMAGE: _V40,
+    IMAGE_TO_IMAGE: _I2I_V30,
+    TEXT_TO_VIDEO: _VIDEO_KEYS["720p"],
+    IMAGE_TO_VIDEO: _FIRST_KEYS["720p"],
+}
+
+
+def _pictures(submission: Submission) -> JsonObject:
+    """The pictures in their order: addresses, or bytes if one of them has none."""
+    wanted = submission.input
+    named = [value for name in ("image", "tail_image") if (value := wanted.get(name)) is not None]
+    media = [submission.media[value] for value in (*named, *(wanted.get("images") or ()))]
+    if not media:
+        return {}
+    if all(medium.url for medium in media):
+        return {"image_urls": [medium.url for medium in media]}
+    return {"binary_data_base64": [medium.base64 for medium in media]}
 
 
 def _body(submission: Submission) -> JsonObject:
@@ -251,13 +331,32 @@ def _body(submission: Submission) -> JsonObject:
             "frames": 24 * int(wanted.get("duration_s", 5)) + 1,
             "aspect_ratio": wanted.get("aspect_ratio", "16:9"),
         }
+    if submission.model == IMAGE_TO_VIDEO:
+        keys = _FIRST_TAIL_KEYS if wanted.get("tail_image") is not None else _FIRST_KEYS
+        return {
+            "req_key": keys[wanted.get("resolution", "720p")],
+            "prompt": wanted["prompt"],
+            "seed": int(wanted.get("seed", -1)),
+            "frames": 24 * int(wanted.get("duration_s", 5)) + 1,
+            **_pictures(submission),
+        }
+    if submission.model == IMAGE_TO_IMAGE:
+        sizes = {
+            name: int(wanted[name]) for name in ("seed", "width", "height") if wanted.get(name) is not None
+        }
+        return {
+            "req_key": _I2I_V30,
+            **given({"prompt": wanted["prompt"], "scale": wanted.get("scale")}),
+            **sizes,
+            **_pictures(submission),
+        }
     req_key = wanted.get("req_key", _V40)
     unknown = _ONLY_V3X if req_key == _V40 else _ONLY_V40
-    fields = {name: value for name, value in wanted.items() if name not in (*unknown, "req_key")}
+    fields = {name: value for name, value in wanted.items() if name not in (*unknown, "req_key", "images")}
     for name in ("width", "height", "size", "seed"):
         if fields.get(name) is not None:
             fields[name] = int(fields[name])
-    body = {"req_key": req_key, **given(fields)}
+    body = {"req_key": req_key, **given(fields), **_pictures(submission)}
     if req_key == _V40 and submission.callback_url:  # the one with a documented callback (section A7)
         body |= {"callback_url": submission.callback_url, "return_url": True}
     return body
@@ -373,7 +472,7 @@ def _outputs(data: JsonObject, handle: Handle) -> Iterator[Output]:
     urls = [url for url in map(web_url, items(data.get("image_urls"))) if url]
     yield from (Output(kind="image", url=url, lives_s=_IMAGE_LIVES_S) for url in urls)
     if not urls:
-        kind = "video" if handle.model == TEXT_TO_VIDEO else "image"
+        kind = "video" if handle.model in _FILMS else "image"
         inline = filter(_is_inline, items(data.get("binary_data_base64")))
         yield from (Output(kind=kind, base64=item, lives_s=_IMAGE_LIVES_S) for item in inline)
 
