@@ -239,7 +239,7 @@ def test_what_an_account_has_no_room_for_goes_to_another(user: Actor, make_accou
 def test_limits_hold_while_workers_are_killed(
     database_url: str, make_actor: MakeActor, make_account: MakeAccount
 ) -> None:
-    work_through_kills(database_url, make_actor, make_account, jobs=100)
+    work_through_kills(database_url, make_actor, make_account, jobs=160)
 
 
 @pytest.mark.chaos
