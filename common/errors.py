@@ -56,6 +56,13 @@ class WrongCredentials(AppError):
     code = "wrong_credentials"
 
 
+class BadSignature(AppError):
+    """The signature of this callback is missing, wrong or too old."""
+
+    kind = Kind.UNAUTHENTICATED
+    code = "bad_signature"
+
+
 class InsufficientCredits(AppError):
     """There are too few credits for this job."""
 

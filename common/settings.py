@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from common.providers.callbacks import shared_key
+
 Concurrency = Annotated[int, Field(ge=1, le=1_000_000)]
 _SQLALCHEMY_DRIVER = {
     "postgres": "postgresql+psycopg",
@@ -75,6 +77,7 @@ class Settings(BaseSettings):
     kling_access_key: SecretStr = SecretStr("")
     kling_secret_key: SecretStr = SecretStr("")
     kling_api_key: SecretStr = SecretStr("")
+    kling_webhook_secret: SecretStr = SecretStr("")  # signs Kling's callbacks
     kling_max_concurrency: Concurrency | None = None
     jimeng_base_url: str = ""
     jimeng_access_key: SecretStr = SecretStr("")
@@ -128,6 +131,13 @@ class Settings(BaseSettings):
         if url and not re.match(r"https?://[^/\s]+", url):
             raise ValueError("must be an http:// or https:// address")
         return url.rstrip("/")
+
+    @field_validator("kling_webhook_secret")
+    @classmethod
+    def _shared_key(cls, secret: SecretStr) -> SecretStr:
+        if secret.get_secret_value() and shared_key(secret.get_secret_value()) is None:
+            raise ValueError("must be the secret as the console shows it: whsec_ and base64")
+        return secret
 
     @field_validator("webhook_schedule_s", mode="before")
     @classmethod

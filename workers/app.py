@@ -89,6 +89,8 @@ app.conf.update(
             for step in Step
         },
         "sweep": {"task": "workers.sweep", "schedule": settings().sweep_s, "options": {"expires": 30}},
+        # Asked often, done once a day or when a callback does not fit.
+        "keys": {"task": "workers.keys", "schedule": 60.0, "options": {"expires": 30}},
         # Asked often, done once a day: beat keeps its schedule in memory and may itself be restarted daily.
         "ledger": {"task": "workers.verify", "schedule": 600.0, "options": {"expires": 300}},
     },

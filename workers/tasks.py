@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from common.db import reading, transaction
 from common.gate import DEGRADED, run_migrations
-from common.services import credits, proof
+from common.services import callbacks, credits, proof
 from common.services import sweep as sweeping
 from common.words import Step
 from workers import engine
 from workers.app import app, stopping
-from workers.steps import all_flows
+from workers.steps import all_flows, keys
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,15 @@ def verify() -> None:
         log.error("ledger: %d contradictions; `flask --app web.app ledger verify` lists them", len(findings))
     else:
         log.info("ledger: every credit is accounted for")
+
+
+@app.task(name="workers.keys")
+def renew_keys() -> None:
+    """Keep the keys at hand that providers sign their callbacks with."""
+    with reading() as session:
+        key_sets = callbacks.key_sets(session)
+    if key_sets and not stopping():
+        asyncio.run(keys.renew(key_sets))
 
 
 class UpgradeFailed(Exception):

@@ -50,7 +50,13 @@ def fail(job_id: str) -> None:
         )
 
 
-def attempt(job_id: str, outcome: Outcome = Outcome.ACCEPTED, *, due_in_s: float = 3600.0) -> str:
+def attempt(
+    job_id: str,
+    outcome: Outcome = Outcome.ACCEPTED,
+    *,
+    due_in_s: float = 3600.0,
+    account_id: str = "acc_none",
+) -> str:
     """The job is at a provider and looked at in an hour; the attempt's callback token."""
     token = new_id("cbt")
     with transaction() as session:
@@ -58,7 +64,7 @@ def attempt(job_id: str, outcome: Outcome = Outcome.ACCEPTED, *, due_in_s: float
             id=new_id("att"),
             job_id=job_id,
             number=1,
-            account_id="acc_none",
+            account_id=account_id,
             outcome=outcome,
             callback_token=token,
             created_at=clock.now(),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hmac
 import json
 from typing import Any
 
@@ -9,11 +12,19 @@ import pytest
 from redis import Redis
 
 from common import clock
+from common.crypto import seal
+from common.db import transaction
+from common.ids import new_id
+from common.models import ProviderAccount
+from common.providers.callbacks import fal_key_set
+from common.services import callbacks
 from common.words import Outcome
 from tests.infrastructure.children import wait_until
 from tests.infrastructure.valkey import Valkey
 from tests.integration.web.api import Api
 from tests.integration.web.jobs import BODY, attempt, attempt_of, entries_of, step_of, succeed
+from tests.simulators.world import World
+from workers.steps import keys
 
 LIE = {"id": "x", "status": "succeeded", "progress": 100, "result": {"sample": "https://evil.example/x.png"}}
 
@@ -111,3 +122,77 @@ def test_a_call_after_the_end_changes_nothing(user: Api, nobody: Api, job: Any) 
 
 def test_only_post(nobody: Api) -> None:
     assert nobody.ask("GET", "/callbacks/unknown").status == 405
+
+
+# ---------------------------------------------------------------- signatures
+
+SECRET = "whsec_dGVzdHNlY3JldHRlc3RzZWNyZXR0ZXN0c2VjcmV0MTI="
+
+
+def account(adapter: str, base_url: str, **secrets: str) -> str:
+    """A provider account; its id."""
+    account_id = new_id("acc")
+    with transaction() as session:
+        session.add(
+            ProviderAccount(
+                id=account_id, provider="kling", adapter=adapter, name=account_id, base_url=base_url,
+                credentials=seal(secrets), enabled=True, weight=1, max_concurrency=5, failures=0, open_until=0.0,
+                created_at=clock.now(), updated_at=clock.now(),
+            )
+        )  # fmt: skip
+    return account_id
+
+
+def call(nobody: Api, token: str, body: bytes, headers: dict[str, str]) -> int:
+    """The status that a call with these very bytes gets."""
+    return nobody.ask(
+        "POST", f"/callbacks/{token}", body, headers={"Content-Type": "application/json", **headers}
+    ).status
+
+
+def signed_by_kling(body: bytes, *, at: float | None = None) -> dict[str, str]:
+    timestamp = str(int(clock.epoch() if at is None else at))
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    digest = hmac.digest(key, f"msg_1.{timestamp}.".encode() + body, "sha256")
+    return {
+        "Webhook-Id": "msg_1",
+        "Webhook-Timestamp": timestamp,
+        "Webhook-Signature": f"v1,{base64.b64encode(digest).decode()}",
+    }
+
+
+def test_a_secret_makes_unsigned_calls_strangers(user: Api, nobody: Api, job: Any) -> None:
+    token = attempt(
+        job["id"], account_id=account("kling", "http://kling.example", api_key="k", webhook_secret=SECRET)
+    )
+    body = json.dumps(LIE).encode()
+    for headers in (
+        {},
+        signed_by_kling(body + b" "),
+        signed_by_kling(body, at=clock.epoch() - 301),
+        {**signed_by_kling(body), "Webhook-Id": "msg_2"},
+    ):
+        assert call(nobody, token, body, headers) == 401
+    step = step_of(job["id"])
+    assert step is not None
+    assert step.due_at > clock.epoch() + 60  # nobody was nudged
+    assert call(nobody, token, body, signed_by_kling(body)) == 200
+    step = step_of(job["id"])
+    assert step is not None
+    assert step.due_at <= clock.epoch()
+
+
+def test_fals_keys_are_fetched_by_a_worker_and_checked_at_the_door(
+    user: Api, nobody: Api, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = json.dumps({"request_id": "80e7", "status": "OK"}).encode()
+    with World() as world:
+        token = attempt(job["id"], account_id=account("fal", world.fal.url, key="k"))
+        assert call(nobody, token, body, {}) == 200  # no keys yet: an unsigned nudge
+        key_set = fal_key_set(world.fal.url)
+        monkeypatch.setenv("ALLOW_PRIVATE_ADDRESSES", "true")
+        asyncio.run(keys.renew([key_set]))
+        assert len(callbacks.known_keys(key_set)) == 1
+        assert call(nobody, token, body, {}) == 401
+        assert call(nobody, token, body, world.fal._signed("80e7", body)) == 200
+        assert call(nobody, token, body + b" ", world.fal._signed("80e7", body)) == 401
