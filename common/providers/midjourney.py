@@ -488,8 +488,9 @@ def _succeeded(task: JsonObject) -> PollVerdict:
 
 def _told(task: JsonObject) -> PollVerdict:
     """The prompts that /describe and /shorten find: one text, each behind a keycap digit (section 5)."""
-    found = text(obj(task.get("properties")).get("finalPrompt")) or text(task.get("prompt"))
-    prompts = [part.strip() for part in _KEYCAP.split(found) if part.strip()]
+    found = text(obj(task.get("properties")).get("finalPrompt"))
+    lead, *numbered = _KEYCAP.split(found)
+    prompts = [part.strip() for part in numbered or [lead] if part.strip()]
     if not prompts:
         return NoVerdict(message="the task is finished but names no prompts")
     return Succeeded(output={"prompts": prompts})

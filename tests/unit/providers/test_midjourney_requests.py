@@ -247,6 +247,7 @@ def test_describe_and_shorten() -> None:
     [
         ("1\ufe0f\u20e3 a fox --ar 1:1\n\n2\ufe0f\u20e3 red fur", ["a fox --ar 1:1", "red fur"]),
         ("1\u20e3 a fox", ["a fox"]),
+        ("Here you go:\n1\ufe0f\u20e3 a fox\n2\ufe0f\u20e3 red fur", ["a fox", "red fur"]),
         ("a fox in the snow", ["a fox in the snow"]),
     ],
 )
@@ -261,7 +262,13 @@ def test_what_is_found_in_words(model: str, final: str, prompts: list[str]) -> N
 
 
 def test_words_that_are_missing_are_no_verdict() -> None:
-    task = {"id": "ref-1", "status": "SUCCESS", "imageUrl": "https://x/in.png", "properties": {}}
+    task = {
+        "id": "ref-1",
+        "status": "SUCCESS",
+        "imageUrl": "https://x/in.png",
+        "prompt": "mine",
+        "properties": {},
+    }
     like(poll("midjourney", "midjourney/describe", reply(200, [task])), NoVerdict, gone=False)
 
 
