@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from common.ids import ID_LENGTH
-from common.services.credits import MAX_AMOUNT
+from common.services.credits import MAX_AMOUNT, MAX_WEIGHT
 from common.services.jobs import LONGEST_DEADLINE_S
 from common.words import Status
 
@@ -153,6 +153,7 @@ class UserChange(Body):
     name: Name | None = None
     role: RoleName | None = None
     password: Annotated[str, Field(min_length=8, max_length=72)] | None = None
+    weight: Annotated[int, Field(ge=1, le=MAX_WEIGHT)] | None = None
 
 
 class NewGrant(Body):

@@ -144,6 +144,12 @@ class User(Shape):
     created_at: datetime
 
 
+class ManagedUser(User):
+    """A user as administrators see them: with `weight` turns at the providers for each turn of others."""
+
+    weight: int
+
+
 class SignedIn(Shape):
     """A token that lasts for some days."""
 

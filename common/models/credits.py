@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from common.db.types import Base, UtcDateTime
@@ -13,13 +13,14 @@ _MONEY = {"compat": "required"}
 
 
 class CreditAccount(Base):
-    """One user's balance: what may be spent, and what running jobs hold."""
+    """One user's balance: what may be spent, what running jobs hold; and the weight of the user's turns."""
 
     __tablename__ = "credit_account"
 
     user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
     available: Mapped[int] = mapped_column(BigInteger, default=0, info=_MONEY)
     held: Mapped[int] = mapped_column(BigInteger, default=0, info=_MONEY)
+    weight: Mapped[int | None] = mapped_column(Integer, server_default="1")
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     __table_args__ = (

@@ -39,6 +39,7 @@ from common.ids import new_id, since
 from common.models import Artifact, Job, JobAttempt, JobStep, ProviderAccount
 from common.providers.base import Handle
 from common.providers.registry import ADAPTERS
+from common.services import credits
 from common.services.accounts import is_half_open
 from common.services.turns import UNLIMITED, Room, Turns, Waiting, place
 from common.settings import settings
@@ -456,7 +457,8 @@ def _turns(
     piles = len({row[:2] for row in rows})
     if piles == _PILES:
         rows += read(_oldest(), models=models, most=limit)
-    return Turns(_jobs(rows), max(2, _TOPS // max(1, piles)), in_flight, more)
+    weights = credits.weights(session, {row.user_id for row in rows})
+    return Turns(_jobs(rows), max(2, _TOPS // max(1, piles)), in_flight, weights, more)
 
 
 def _jobs(rows: Iterable[Row[Any]]) -> list[Waiting]:

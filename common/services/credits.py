@@ -6,6 +6,7 @@ happening twice. A hold is closed once, by a capture (which gives back what it d
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,6 +36,7 @@ from common.models import CreditAccount, Job, LedgerEntry
 from common.words import TERMINAL, EntryKind
 
 MAX_AMOUNT = 10**12
+MAX_WEIGHT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,27 @@ def open_account(session: Session, user_id: str) -> None:
     row = {"user_id": user_id, "available": 0, "held": 0, "updated_at": clock.now()}
     session.execute(dialect.insert(CreditAccount).values(row).on_conflict_do_nothing())
 
+
+# ---------------------------------------------------------------- weights
+
+
+def weights(session: Session, user_ids: Collection[str]) -> dict[str, int]:
+    """How many turns these users get for each turn of others, where it is not one."""
+    rows = session.execute(
+        select(CreditAccount.user_id, CreditAccount.weight).where(
+            CreditAccount.user_id.in_(user_ids), CreditAccount.weight > 1
+        )
+    )
+    return {user_id: weight for user_id, weight in rows if weight}
+
+
+def set_weight(session: Session, user_id: str, weight: int) -> None:
+    """From the next turn on the user gets `weight` (1 to MAX_WEIGHT) turns for each turn of others."""
+    open_account(session, user_id)
+    session.execute(update(CreditAccount).where(CreditAccount.user_id == user_id).values(weight=weight))
+
+
+# ---------------------------------------------------------------- movements
 
 _ACCOUNT = CreditAccount.metadata.tables[CreditAccount.__tablename__]
 _MORE, _MORE_HELD = bindparam("more", type_=BigInteger), bindparam("more_held", type_=BigInteger)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from common.clock import iso, iso_epoch
@@ -86,6 +87,11 @@ def user_object(user: User) -> dict[str, Any]:
         "role": user.role or "pending",
         "created_at": iso_epoch(user.created_at or 0),
     }
+
+
+def managed_user_object(user: User, weights: Mapping[str, int]) -> dict[str, Any]:
+    """The same for administrators, with the weight of the user's turns (1 where `weights` has none)."""
+    return {**user_object(user), "weight": weights.get(user.id, 1)}
 
 
 def token_object(token: ApiToken) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def place(job: Waiting, rooms: Iterable[Room]) -> Room | None:
 
 
 class Turns:
-    """Waiting jobs in fair order: first the user with the least in flight, then by priority, then by age.
+    """Waiting jobs in fair order: first the user with the least in flight for his weight,
+    then by priority, then by age.
 
     It is given the first `known` jobs of every pile, or all if a pile has fewer. When a user's turn comes and one
     of his piles is used up, `more` is asked for the first so many of each of his piles that may hold more.
@@ -110,9 +111,11 @@ class Turns:
         jobs: Iterable[Waiting],
         known: int,
         in_flight: Mapping[str, int],
+        weights: Mapping[str, int],  # of users; 1 where none is named
         more: Callable[[str, list[str], int], Iterable[Waiting]],  # of a user, for these models, so many each
     ) -> None:
         self._in_flight = Counter(in_flight)
+        self._weights = weights
         self._more = more
         self._seen: set[str] = set()
         self._found: Counter[tuple[str, str]] = Counter()  # by pile
@@ -123,7 +126,7 @@ class Turns:
             str, _Rank
         ] = {}  # by user, what the next job of a used-up pile cannot be better than
         self._jobs: defaultdict[str, list[tuple[_Rank, Waiting]]] = defaultdict(list)  # by user, as heaps
-        self._users: list[tuple[int, _Rank, str]] = []  # a heap
+        self._users: list[tuple[float, _Rank, str]] = []  # a heap
         self._add(jobs)
         for (user_id, model), found in self._found.items():
             if found >= known:
@@ -173,8 +176,9 @@ class Turns:
                 heapq.heappush(self._jobs[job.user_id], (job.rank, job))
 
     def _queue(self, user_id: str) -> None:
-        """Line the user up behind those with less in flight, by the rank of his best job or a guess not below it."""
+        """Line the user up behind those with a smaller load, by the rank of his best job or a guess not below it."""
         ranks = [jobs[0][0]] if (jobs := self._jobs[user_id]) else []
         ranks += [self._used_up[user_id]] if user_id in self._used_up else []
         if ranks:
-            heapq.heappush(self._users, (self._in_flight[user_id], min(ranks), user_id))
+            load = self._in_flight[user_id] / self._weights.get(user_id, 1)
+            heapq.heappush(self._users, (load, min(ranks), user_id))

@@ -8,8 +8,8 @@ from flask import Blueprint
 
 from common.db import reading, transaction
 from common.errors import Conflict, InvalidInput, NotFound
-from common.services import administration, users
-from common.services.presentation import entry_object, token_object, user_object
+from common.services import administration, credits, users
+from common.services.presentation import entry_object, managed_user_object, token_object
 from common.services.users import Actor
 from common.words import Role
 from web import auth, schemas, shapes
@@ -22,18 +22,18 @@ blueprint = Blueprint("admin", __name__, url_prefix="/v1/admin/users")
 
 
 @blueprint.post("")
-@endpoint(access=Access.ADMIN, body=schemas.NewUser, returns=shapes.User, status=201, errors=(409,))
+@endpoint(access=Access.ADMIN, body=schemas.NewUser, returns=shapes.ManagedUser, status=201, errors=(409,))
 def create_user(actor: Actor, body: schemas.NewUser) -> dict[str, Any]:
     """Create a user."""
     with transaction() as session:
         user = users.create_user(
             session, email=body.email, name=body.name, role=Role(body.role), password=body.password
         )
-        return user_object(user)
+        return managed_user_object(user, {})
 
 
 @blueprint.get("")
-@endpoint(access=Access.ADMIN, query=schemas.PageQuery, returns=shapes.User, many=True)
+@endpoint(access=Access.ADMIN, query=schemas.PageQuery, returns=shapes.ManagedUser, many=True)
 def list_users(actor: Actor, query: schemas.PageQuery) -> dict[str, Any]:
     """List users, oldest first."""
     with reading() as session:
@@ -41,20 +41,21 @@ def list_users(actor: Actor, query: schemas.PageQuery) -> dict[str, Any]:
             found = users.list_users(session, limit=query.limit + 1, after=query.after)
         except NotFound:
             raise InvalidInput("There is no such user.", param="after") from None
-    shown = [user_object(user) for user in found[: query.limit]]
+        weights = credits.weights(session, [user.id for user in found])
+    shown = [managed_user_object(user, weights) for user in found[: query.limit]]
     return listing(shown, has_more=len(found) > query.limit)
 
 
 @blueprint.get("/<user_id>")
-@endpoint(access=Access.ADMIN, returns=shapes.User, errors=(404,))
+@endpoint(access=Access.ADMIN, returns=shapes.ManagedUser, errors=(404,))
 def one_user(actor: Actor, user_id: str) -> dict[str, Any]:
     """Show a user."""
     with reading() as session:
-        return user_object(users.get_user(session, user_id))
+        return managed_user_object(users.get_user(session, user_id), credits.weights(session, [user_id]))
 
 
 @blueprint.patch("/<user_id>")
-@endpoint(access=Access.ADMIN, body=schemas.UserChange, returns=shapes.User, errors=(404, 409))
+@endpoint(access=Access.ADMIN, body=schemas.UserChange, returns=shapes.ManagedUser, errors=(404, 409))
 def change_user(actor: Actor, user_id: str, body: schemas.UserChange) -> dict[str, Any]:
     """Change a user; what is absent stays as it is."""
     role = Role(body.role) if body.role else None
@@ -64,7 +65,9 @@ def change_user(actor: Actor, user_id: str, body: schemas.UserChange) -> dict[st
         user = users.change_user(
             session, user_id, name=body.name, role=role, email=body.email, password=body.password
         )
-        shown = user_object(user)
+        if body.weight is not None:
+            credits.set_weight(session, user_id, body.weight)
+        shown = managed_user_object(user, credits.weights(session, [user_id]))
     auth.forget()
     return shown
 

@@ -50,13 +50,24 @@ def order(turns: Turns, most: int = 1000) -> list[Waiting]:
 
 def test_the_user_with_the_least_in_flight_is_first() -> None:
     mine, yours = [job("me", at=1) for _ in range(3)], [job("you", at=2, priority=9) for _ in range(3)]
-    turns = Turns(mine + yours, 10, {"me": 1, "you": 3}, nothing)
+    turns = Turns(mine + yours, 10, {"me": 1, "you": 3}, {}, nothing)
     assert [found.user_id for found in order(turns)] == ["me", "me", "you", "me", "you", "you"]
+
+
+def test_a_weight_gives_so_many_turns_for_each_turn_of_others() -> None:
+    jobs = [job(user, at=at) for user in ("light", "heavy", "light too") for at in range(40)]
+    first = Counter(found.user_id for found in order(Turns(jobs, 100, {}, {"heavy": 3}, nothing), most=50))
+    assert first == {"heavy": 30, "light": 10, "light too": 10}
+
+
+def test_a_heavy_user_in_flight_does_not_hold_up_a_light_one_with_nothing() -> None:
+    turns = Turns([job("heavy", at=1), job("light", at=2)], 10, {"heavy": 1}, {"heavy": 100}, nothing)
+    assert [found.user_id for found in order(turns)] == ["light", "heavy"]
 
 
 def test_then_priority_then_age() -> None:
     old, new, urgent = job("a", at=1), job("b", at=2), job("c", at=3, priority=1)
-    assert order(Turns([new, urgent, old], 10, {}, nothing)) == [urgent, old, new]
+    assert order(Turns([new, urgent, old], 10, {}, {}, nothing)) == [urgent, old, new]
 
 
 def test_what_lies_under_the_known_jobs_is_fetched_when_its_turn_comes() -> None:
@@ -67,7 +78,7 @@ def test_what_lies_under_the_known_jobs_is_fetched_when_its_turn_comes() -> None
         asked.append((user_id, models, most))
         return [found for model in models for found in piles[model][:most]]
 
-    turns = Turns([found for pile in piles.values() for found in pile[:2]], 2, {}, more)
+    turns = Turns([found for pile in piles.values() for found in pile[:2]], 2, {}, {}, more)
     assert [turns.next() for _ in range(2)] == [piles[MODELS[0]][0], piles[MODELS[1]][0]]
     assert asked == []
     rest = order(turns)
@@ -76,7 +87,7 @@ def test_what_lies_under_the_known_jobs_is_fetched_when_its_turn_comes() -> None
 
 
 def test_a_pile_that_was_known_whole_is_not_asked_for() -> None:
-    turns = Turns([job(), job("other")], 2, {}, lambda *_: pytest.fail("nothing is under it"))
+    turns = Turns([job(), job("other")], 2, {}, {}, lambda *_: pytest.fail("nothing is under it"))
     assert len(order(turns)) == 2
 
 
@@ -86,10 +97,14 @@ def test_a_pile_that_was_known_whole_is_not_asked_for() -> None:
         max_size=40,
     ),
     in_flight=st.dictionaries(st.sampled_from("abc"), st.integers(0, 5)),
+    weights=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4)),
     known=st.integers(1, 3),
 )
 def test_looking_at_the_tops_alone_changes_no_turn(
-    backlog: list[tuple[str, str, int, int]], in_flight: dict[str, int], known: int
+    backlog: list[tuple[str, str, int, int]],
+    in_flight: dict[str, int],
+    weights: dict[str, int],
+    known: int,
 ) -> None:
     """Against the plain way to say it: always the best of all that still wait."""
     jobs = [job(user, model, priority, float(at)) for user, model, priority, at in backlog]
@@ -101,11 +116,14 @@ def test_looking_at_the_tops_alone_changes_no_turn(
         tops,
         known,
         in_flight,
+        weights,
         lambda user, models, most: [each for model in models for each in piles[user, model][:most]],
     )
     left, flying, expected = list(jobs), Counter(in_flight), []
     while left:
-        best = min(left, key=lambda found: (flying[found.user_id], found.rank))
+        best = min(
+            left, key=lambda found: (flying[found.user_id] / weights.get(found.user_id, 1), found.rank)
+        )
         left.remove(best)
         flying[best.user_id] += 1
         expected.append(best)
