@@ -17,7 +17,7 @@ from common import clock
 from common.db import transaction
 from common.models import Job, JobAttempt, JobStep, ProviderAccount
 from common.providers.base import Accepted, NotAccepted, Rejected, Succeeded, Trouble, Unknown
-from common.services import claims, jobs, lifecycle
+from common.services import claims, credits, jobs, lifecycle
 from common.services.accounts import BREAKER_THRESHOLD
 from common.services.claims import SubmitClaim
 from common.services.jobs import NewJob
@@ -387,6 +387,19 @@ def test_slots_go_round_between_users(make_actor: MakeActor, make_account: MakeA
     with transaction() as session:
         owners = Counter(session.scalars(select(Job.user_id).where(Job.id.in_([c.job_id for c in claimed]))))
     assert [owners[actor.user_id] for actor in users] == [4, 3, 2]
+
+
+def test_a_heavier_user_gets_more_of_the_slots(make_actor: MakeActor, make_account: MakeAccount) -> None:
+    make_account(limit=12)
+    light, heavy = make_actor(10_000), make_actor(10_000)
+    with transaction() as session:
+        credits.set_weight(session, heavy.user_id, 3)
+    submit(light, 20)
+    submit(heavy, 20)
+    claimed = start()
+    with transaction() as session:
+        owners = Counter(session.scalars(select(Job.user_id).where(Job.id.in_([c.job_id for c in claimed]))))
+    assert owners == {light.user_id: 3, heavy.user_id: 9}
 
 
 def test_of_one_user_the_urgent_goes_first_and_then_the_old(user: Actor, make_account: MakeAccount) -> None:

@@ -107,9 +107,19 @@ def test_change(admin: Api, nobody: Api, make_user: MakeUser) -> None:
         {"name": "B", "email": address, "password": "another password"},
     )
     assert (changed.json["name"], changed.json["email"], changed.json["role"]) == ("B", address, "user")
-    assert user.get("/v1/me") == changed.json
+    assert changed.json == {**user.get("/v1/me"), "weight": 1}
     signed_in = nobody.ask("POST", "/v1/auth/signin", {"email": address, "password": "another password"})
     assert signed_in.status == 200
+
+
+def test_a_weight_is_set_shown_and_bounded(admin: Api, make_user: MakeUser) -> None:
+    path = f"/v1/admin/users/{make_user().user_id}"
+    assert admin.ask("PATCH", path, {"weight": 5}).json["weight"] == 5
+    assert admin.ask("PATCH", path, {"name": "B"}).json["weight"] == 5
+    for wrong in (0, 101, 1.5, "2"):
+        refused = admin.ask("PATCH", path, {"weight": wrong})
+        assert (refused.status, refused.json["error"]["param"]) == (422, "weight")
+    assert admin.get(path)["weight"] == 5
 
 
 def test_a_role_counts_at_once(admin: Api, user: Api) -> None:
