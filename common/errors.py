@@ -140,6 +140,10 @@ class Unavailable(AppError):
     code = "unavailable"
 
 
+class TooManyViewers(Unavailable):
+    """Too many event streams are open here; try again later."""
+
+
 class LeaseLost(Exception):
     """Another worker has this step now; whoever lost it writes nothing."""
 

@@ -30,6 +30,7 @@ _DESCRIPTION = (
 _REQUEST_HEADERS = {
     "Idempotency-Key": "Makes a repeat safe: the same key and body answer what the first one answered.",
     "Prefer": "`wait=N`: hold the answer until the job is finished, at most N (≤ 60) seconds.",
+    "Last-Event-ID": "The `id` of the last event that was seen; the stream goes on from there.",
 }
 _ERRORS_OF_ALL = (400, 401, 403, 422, 503)
 

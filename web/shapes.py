@@ -106,6 +106,17 @@ class Job(Shape):
     urls: Urls
 
 
+class Moment(Shape):
+    """Something that happened to a job."""
+
+    object: Literal["moment"]
+    at: datetime
+    kind: str = Field(examples=["accepted", "attempt_sent", "generation_succeeded", "credits_capture"])
+    message: str | None
+    attempt: int | None = Field(description="Which attempt, counted from 1")
+    data: dict[str, Any]
+
+
 class Model(Shape):
     """A model of the catalogue."""
 

@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from common import clock
+from common import clock, live
 from common.ids import new_id, since
 from common.models import Artifact, Job, JobAttempt, JobStep, ProviderAccount
 from common.providers.base import Handle
@@ -427,6 +427,8 @@ def _write_intents(session: Session, claims: list[SubmitClaim], numbers: Mapping
         .values(status=Status.SUBMITTING, attempts=Job.attempts + 1)
         .execution_options(synchronize_session=False)
     )
+    for claim in claims:
+        live.tell(session, claim.job_id, status=Status.SUBMITTING)
 
 
 # ---------------------------------------------------------------- who waits

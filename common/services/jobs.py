@@ -8,12 +8,13 @@ from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from common import clock, queue
 from common.db import after_commit
 from common.errors import Conflict, InvalidInput, KeyReused, NotFound
 from common.ids import new_id
+from common.live import State
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
 from common.providers.base import ModelSpec
 from common.services import acceptance, catalog, lifecycle, users
@@ -182,6 +183,20 @@ def get(session: Session, actor: Actor, job_id: str) -> Job:
 def status_of(session: Session, job_id: str) -> Status:
     """Only the status, cheaply."""
     return Status(session.scalars(select(Job.status).where(Job.id == job_id)).one())
+
+
+def state(job: Job) -> State:
+    """What viewers see of a job."""
+    return State(
+        status=Status(job.status), progress=job.progress, preview_url=job.preview_url, at=clock.epoch()
+    )
+
+
+def states(session: Session, job_ids: list[str]) -> dict[str, State]:
+    """What viewers see of these jobs, in one query."""
+    columns = load_only(Job.status, Job.progress, Job.preview_url)
+    rows = session.scalars(select(Job).options(columns).where(Job.id.in_(job_ids)))
+    return {job.id: state(job) for job in rows}
 
 
 def artifacts(session: Session, job_ids: list[str]) -> dict[str, list[Artifact]]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Integer, String, Text, bindparam, case, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from common import clock, queue
+from common import clock, live, queue
 from common.db import after_commit
 from common.errors import LeaseLost, LedgerBroken
 from common.ids import new_id
@@ -235,13 +235,15 @@ def still_running(session: Session, looked: Sequence[tuple[Claim, Running]]) -> 
             for claim, _ in sorted(looked, key=lambda pair: pair[0].job_id)  # as everywhere: see `_held`
         ],
     )
-    told = [
+    told: list[dict[str, Any]] = [
         {"of_job": claim.job_id, "progress_seen": _percent(seen), "preview_seen": seen.preview_url}
         for claim, seen in sorted(looked, key=lambda pair: pair[0].job_id)
         if seen.progress is not None or seen.preview_url is not None
     ]
     if told:
         session.connection().execute(_PROGRESSED, told)
+    for seen in told:
+        live.tell(session, seen["of_job"], progress=seen["progress_seen"], preview_url=seen["preview_seen"])
 
 
 def _percent(seen: Running) -> int | None:
@@ -311,6 +313,7 @@ def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
         has_ended = Job.status.in_(TERMINAL)
         told["status"] = case((has_ended, Job.status), else_=Status.STORING)
         told["progress"] = case((has_ended, Job.progress), else_=99)
+        live.tell(session, claim.job_id, status=Status.STORING, progress=99)
     session.execute(
         update(Job).where(Job.id == claim.job_id).values(told).execution_options(synchronize_session=False)
     )
@@ -436,6 +439,7 @@ def finish(
     ).one_or_none()
     if job is None:
         return False
+    live.tell(session, job_id, status=status)
     credits.settle(session, job_id, spent=job.charged)
     if webhooks.owe(session, job_id, job.user_id, status, job.webhook_url):
         after_commit(session, lambda: queue.nudge(Step.DELIVER))
@@ -719,6 +723,7 @@ def _advance(session: Session, job_id: str, status: Status, **values: Any) -> No
         .values(status=status, **values)
         .execution_options(synchronize_session=False)
     )
+    live.tell(session, job_id, status=status)
 
 
 def _answer(session: Session, claim: Claim, outcome: Outcome, **values: Any) -> None:
