@@ -18,7 +18,7 @@ from typing import NoReturn
 from rich.console import Console
 
 # Imported for what they register.
-from tests.benchmarks import accept, compat, hop, polling, scale, start, storing, throughput  # noqa: F401
+from tests.benchmarks import accept, compat, hop, polling, scale, start, storing, throughput, viewers  # noqa: F401
 from tests.benchmarks.bench import LABELS, Bench, Options
 from tests.benchmarks.harness import BENCHMARKS, Figure
 from tests.benchmarks.report import as_json, machine, table

@@ -24,13 +24,14 @@ def test_a_quick_run_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.chaos
 def test_a_quick_run_of_the_others(tmp_path: Path) -> None:
-    found = _quick_run(tmp_path, "accept", "start", "polling", "throughput", "scale", "storing")
+    found = _quick_run(tmp_path, "accept", "start", "polling", "throughput", "scale", "storing", "viewers")
     _check_accept(found["accept"])
     _check_start(found["start"])
     _check_polling(found["polling"])
     _check_throughput(found["throughput"])
     _check_scale(found["scale"])
     _check_storing(found["storing"])
+    _check_viewers(found["viewers"])
 
 
 def _quick_run(tmp_path: Path, *names: str) -> dict[str, Figures]:
@@ -51,6 +52,11 @@ def _check_accept(figures: Figures) -> None:
     assert figures["jobs accepted"]["value"] > 1
     assert figures["jobs accepted"]["reference"] > 1
     assert figures["CPU of web per request"]["value"] > figures["CPU of web per request"]["reference"] > 0
+
+
+def _check_viewers(figures: Figures) -> None:
+    assert 0 < figures["told → all viewers know, p99"]["value"] < 5
+    assert figures["web memory with viewers"]["ratio"] > 0.9
 
 
 def _check_start(figures: Figures) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from redis import Redis
 from sqlalchemy import update
 
+from common import broker
 from common.db import transaction
 from common.models import Job
 from common.providers.base import Running
@@ -70,8 +72,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(live, "_hub", None)
     yield
     stopping.set()
-    if live._hub is not None:
-        wait_until(lambda: not live._hub._viewers, QUICKLY_S, what="all viewers have gone")
+    if (hub := live._hub) is not None:
+        wait_until(lambda: not hub._viewers, QUICKLY_S, what="all viewers have gone")
     stopping.clear()
 
 
@@ -190,8 +192,8 @@ def test_without_redis_rows_are_read(
     watch: Callable[..., Viewer], job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "_BLIND_S", 0.1)
-    nowhere = live.broker.Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
-    monkeypatch.setattr(live.broker, "client", lambda timeout_s: nowhere)
+    nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setattr(broker, "client", lambda timeout_s: nowhere)
     viewer = watch()
     viewer.await_events(1)
     silently(job_id, Status.FAILED)
