@@ -6,6 +6,7 @@ from common.models.jobs import Artifact, IdempotencyKey, Job, JobAttempt, JobEve
 from common.models.legacy import LegacyRecord
 from common.models.platform import AppSetting, CatalogModel, MigrationLedger, MigrationReport
 from common.models.tools import Tool
+from common.models.uploads import Upload
 from common.models.users import ApiToken, Auth, Group, User
 from common.models.webhooks import WebhookDelivery, WebhookEndpoint, WebhookSecret
 
@@ -28,6 +29,7 @@ __all__ = [
     "MigrationReport",
     "ProviderAccount",
     "Tool",
+    "Upload",
     "User",
     "WebhookDelivery",
     "WebhookEndpoint",
