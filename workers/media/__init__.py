@@ -1,12 +1,11 @@
 """From a provider's output to a file that may be stored: fetch it, look at it, make a thumbnail."""
 
+from common.media import MAX_PIXELS, MediaInfo
 from workers.media.download import Limits, StoredFile, fetch
 from workers.media.errors import SourceGone, SourceRefused, SourceTrouble
 from workers.media.look import (
-    MAX_PIXELS,
     THUMBNAIL_EXTENSION,
     THUMBNAIL_TYPE,
-    MediaInfo,
     inspect,
     thumbnail,
 )

@@ -20,10 +20,10 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
+from common.media import HEAD_BYTES, NOT_MEDIA, sniff
 from common.providers.base import Output
 from workers.addresses import AddressRefused, check_url, parse_url
 from workers.media.errors import SourceGone, SourceRefused, SourceTrouble
-from workers.media.sniff import HEAD_BYTES, NOT_MEDIA, sniff
 
 CHUNK_BYTES = 64 * 1024
 _BLOCK_BYTES = 4 * CHUNK_BYTES  # written at once: fewer hops between loop and thread

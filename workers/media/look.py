@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image
 
+from common import media
+from common.media import Damaged, MediaInfo, Unusable
 from common.providers.base import Output
-from workers.media.boxes import Broken, read_film
 from workers.media.errors import SourceRefused, SourceTrouble
-from workers.media.pictures import Cut, read_size
-from workers.media.sniff import HEAD_BYTES, M4A, MOV, MP4, NOT_MEDIA, WAV, Format, sniff
 
-MAX_PIXELS = 200_000_000  # larger than any model makes; more is a decompression bomb
 THUMBNAIL_SIDE = 512
 THUMBNAIL_TYPE = "image/jpeg"
 THUMBNAIL_EXTENSION = "jpg"
@@ -24,81 +21,23 @@ _DECODE_PIXELS = 36_000_000  # decoding takes up to 4 bytes a pixel
 _DECODE_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaInfo:
-    """One stored file as its bytes describe it; what they do not tell is as promised, or None."""
-
-    kind: str  # image | video | audio
-    content_type: str
-    extension: str
-    width: int | None
-    height: int | None
-    duration_s: float | None
-
-
 def inspect(path: Path, promised: Output) -> MediaInfo:
-    """Look at a whole file. Raises SourceRefused (not media, absurd size), SourceTrouble (empty, cut)."""
-    size = path.stat().st_size
-    if not size:
-        raise SourceTrouble("the file is empty")
-    with path.open("rb") as file:
-        form = sniff(file.read(HEAD_BYTES))
-        if form is None:
-            raise SourceRefused(NOT_MEDIA)
-        try:
-            return _measured(file, size, form, promised)
-        except (Broken, Cut) as error:
-            raise SourceTrouble(str(error)) from None
+    """Look at a whole file; what its bytes do not tell is as promised.
 
-
-def _measured(file: BinaryIO, size: int, form: Format, promised: Output) -> MediaInfo:
-    if form.kind == "image":
-        width, height = read_size(file, size, form)
-        if width * height > MAX_PIXELS:
-            raise SourceRefused(f"the picture has more than {MAX_PIXELS} pixels")
-        return _info(form, width, height, None)
-    if form in (MP4, MOV, M4A):
-        film = read_film(file, size)
-        if film.sound_only:
-            return _info(M4A, None, None, film.duration_s or promised.duration_s)
-        return _info(
-            form,
-            film.width or promised.width,
-            film.height or promised.height,
-            film.duration_s or promised.duration_s,
-        )
-    if form == WAV:
-        return _info(form, None, None, _wav_duration(file, size) or promised.duration_s)
-    return _info(form, promised.width, promised.height, promised.duration_s)
-
-
-def _info(form: Format, width: int | None, height: int | None, duration_s: float | None) -> MediaInfo:
-    return MediaInfo(
-        kind=form.kind,
-        content_type=form.content_type,
-        extension=form.extension,
-        width=width,
-        height=height,
-        duration_s=duration_s,
-    )
-
-
-def _wav_duration(file: BinaryIO, size: int) -> float | None:
-    """Seconds of sound, from the `fmt ` chunk's bytes per second and the length of `data`."""
-    rate = 0
-    place = 12
-    for _ in range(64):
-        file.seek(place)
-        head = file.read(8)
-        if len(head) < 8:
-            return None
-        name, length = struct.unpack("<4sI", head)
-        if name == b"fmt ":
-            rate = int.from_bytes(file.read(12)[8:12], "little")
-        elif name == b"data":
-            return round(min(length, size - place - 8) / rate, 3) if rate else None
-        place += 8 + length + (length & 1)
-    return None
+    Raises SourceRefused (not media, absurd size), SourceTrouble (empty, cut).
+    """
+    try:
+        found = media.inspect(path)
+    except Unusable as error:
+        raise SourceRefused(str(error)) from None
+    except Damaged as error:
+        raise SourceTrouble(str(error)) from None
+    if found.kind == "image":
+        return found
+    found = replace(found, duration_s=found.duration_s or promised.duration_s)
+    if found.kind == "audio":
+        return found
+    return replace(found, width=found.width or promised.width, height=found.height or promised.height)
 
 
 def thumbnail(path: Path, info: MediaInfo) -> bytes | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-from workers.media.sniff import GIF, JPEG, PNG, WEBP, Format
+from common.media.sniff import GIF, JPEG, PNG, WEBP, Format
 
 _MAX_PARTS = 100_000  # chunks of a PNG, segments of a JPEG
 _TAIL = 65_536  # where the end mark of a file is looked for: some programs append their own data
