@@ -41,6 +41,7 @@ class Job(Base):
     parent_id: Mapped[str | None] = mapped_column(String(32), index=True)
     tool_id: Mapped[str | None] = mapped_column(Text)
     webhook_url: Mapped[str | None] = mapped_column(Text)
+    dialect: Mapped[str | None] = mapped_column(String(16))  # of the API it came through, if not our own
     price: Mapped[int] = mapped_column(BigInteger, info=_REQUIRED)
     charged: Mapped[int | None] = mapped_column(BigInteger, info=_REQUIRED)
     progress: Mapped[int] = mapped_column(Integer, default=0)
@@ -127,7 +128,8 @@ class JobAttempt(Base):
     error_message: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the submit
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # the generation: made, or failed
 
     __table_args__ = (UniqueConstraint("job_id", "number"),)
 

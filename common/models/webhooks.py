@@ -25,6 +25,13 @@ class WebhookEndpoint(Base):
     secret: Mapped[str] = mapped_column(Text)  # sealed
     enabled: Mapped[bool] = mapped_column(Boolean, default=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    name: Mapped[str | None] = mapped_column(String(255))
+    previous_secret: Mapped[str | None] = mapped_column(Text)  # sealed; signs too until `previous_until`
+    previous_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failures: Mapped[int | None] = mapped_column(Integer, server_default="0")  # in a row
+    paused_until: Mapped[float | None] = mapped_column(Float(53))  # epoch seconds
+    disabled_reason: Mapped[str | None] = mapped_column(String(255))
 
 
 class WebhookSecret(Base):
@@ -35,6 +42,8 @@ class WebhookSecret(Base):
     user_id: Mapped[str] = mapped_column(String(255), primary_key=True)
     secret: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    previous_secret: Mapped[str | None] = mapped_column(Text)
+    previous_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class WebhookDelivery(Base):
@@ -43,17 +52,25 @@ class WebhookDelivery(Base):
     __tablename__ = "webhook_delivery"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)  # the evt_… that receivers see
-    job_id: Mapped[str] = mapped_column(String(32), index=True)
+    job_id: Mapped[str] = mapped_column(String(32), index=True)  # empty: a test of the endpoint
     user_id: Mapped[str] = mapped_column(String(255))
-    endpoint_id: Mapped[str | None] = mapped_column(String(32))
+    endpoint_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    receiver: Mapped[str | None] = mapped_column(String(255))  # whoever is slow is slow for itself
     url: Mapped[str] = mapped_column(Text)
     type: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))  # pending, delivered, failed
     due_at: Mapped[float] = mapped_column(Float(53))
     lease_token: Mapped[str | None] = mapped_column(String(32), info=_REQUIRED)
     tries: Mapped[int] = mapped_column(Integer, default=0, info=_REQUIRED)
+    data: Mapped[Any] = mapped_column(Json, nullable=True)  # NULL: the job, as it is when it is sent
     last_error: Mapped[str | None] = mapped_column(Text)
+    response_status: Mapped[int | None] = mapped_column(Integer)
+    tried_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    gives_up_at: Mapped[float | None] = mapped_column(Float(53))  # epoch seconds
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    __table_args__ = (Index("ix_webhook_delivery_status_due_at", "status", "due_at"),)
+    __table_args__ = (
+        Index("ix_webhook_delivery_status_due_at", "status", "due_at"),
+        Index("ix_webhook_delivery_user_id_id", "user_id", "id"),
+    )

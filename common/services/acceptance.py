@@ -34,6 +34,7 @@ class AcceptedJob:
     parent_id: str | None
     tool_id: str | None
     webhook_url: str | None
+    dialect: str | None
     price: int
     created_at: datetime
     deadline_at: datetime
@@ -55,7 +56,7 @@ _JOB = Job.metadata.tables[Job.__tablename__]
 _STEP = Job.metadata.tables[JobStep.__tablename__]
 _OF_JOB = (
     "id", "user_id", "status", "provider", "model", "action", "input", "metadata", "priority", "parent_id", "tool_id",
-    "webhook_url", "price", "progress", "actions", "attempts", "late", "deadline_at", "created_at",
+    "webhook_url", "dialect", "price", "progress", "actions", "attempts", "late", "deadline_at", "created_at",
 )  # fmt: skip
 _OF_STEP = (
     "job_id", "step", "due_at", "user_id", "model", "priority", "created_at", "deadline_at", "slots",

@@ -40,6 +40,7 @@ class NewJob:
     priority: int = 0
     deadline_s: float | None = None
     tool_id: str | None = None
+    dialect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def accept(
         parent_id=new.parent_id,
         tool_id=new.tool_id,
         webhook_url=new.webhook_url,
+        dialect=new.dialect,
         price=price,
         created_at=now,
         deadline_at=now + timedelta(seconds=deadline_s),
@@ -165,6 +167,7 @@ def retry(session: Session, job_id: str) -> Job | AcceptedJob:
         priority=job.priority,
         deadline_s=(job.deadline_at - job.created_at).total_seconds(),
         tool_id=job.tool_id,
+        dialect=job.dialect,
     )
     return accept(session, users.actor_of(users.get_user(session, job.user_id)), again)[0]
 

@@ -290,6 +290,7 @@ def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
         "outputs": [
             {**asdict(output), "expires_at": clock.epoch() + output.lives_s} for output in verdict.outputs
         ],
+        "ended_at": clock.now(),
     }
     added = dict(verdict.memo)
     if verdict.actions:
@@ -741,7 +742,7 @@ def _answer_error(session: Session, claim: Claim, code: str, message: str) -> No
     session.execute(
         update(JobAttempt)
         .where(JobAttempt.id == claim.attempt_id)
-        .values(error_code=code, error_message=message[:2000])
+        .values(error_code=code, error_message=message[:2000], ended_at=clock.now())
         .execution_options(synchronize_session=False)
     )
 

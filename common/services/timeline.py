@@ -58,8 +58,15 @@ def _attempts(attempts: Iterable[JobAttempt]) -> Iterator[Moment]:
         if row.sent_at is not None:
             yield Moment(row.sent_at, "attempt_sent", attempt=row.number)
         if row.answered_at is not None:
-            data = {"code": row.error_code} if row.error_code else {}
-            yield Moment(row.answered_at, f"attempt_{row.outcome}", row.error_message, row.number, data)
+            said = row.error_message if row.ended_at is None else None
+            data = {"code": row.error_code} if row.error_code and row.ended_at is None else {}
+            yield Moment(row.answered_at, f"attempt_{row.outcome}", said, row.number, data)
+        if row.ended_at is not None and row.error_code is None:
+            results = {"results": len(row.outputs or [])}
+            yield Moment(row.ended_at, "generation_succeeded", None, row.number, results)
+        elif row.ended_at is not None:
+            code = {"code": row.error_code}
+            yield Moment(row.ended_at, "generation_failed", row.error_message, row.number, code)
 
 
 def _notes(events: Iterable[JobEvent]) -> Iterator[Moment]:
@@ -85,4 +92,4 @@ def _webhooks(deliveries: Iterable[WebhookDelivery]) -> Iterator[Moment]:
         elif row.last_error is not None:
             given_up = row.status == webhooks.FAILED
             kind = "webhook_failed" if given_up else "webhook_delayed"
-            yield Moment(row.created_at, kind, row.last_error, data=data)
+            yield Moment(row.tried_at or row.created_at, kind, row.last_error, data=data)
