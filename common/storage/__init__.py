@@ -34,6 +34,9 @@ class Storage(Protocol):
     def exists(self, key: str) -> bool:
         """Whether the object is there."""
 
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        """The content of a small object, None where there is none; one with more bytes is refused as unavailable."""
+
     def url(self, key: str) -> str:
         """Where users fetch it; never signed, so it may be written down."""
 

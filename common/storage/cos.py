@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _SDK_LOG.propagate = False
 _MB = 1024 * 1024
 SINGLE_PUT_BYTES = 20 * _MB  # larger files go in parts, so that a cut costs one part
 PART_MB = 8
+_READ_BYTES = 64 * 1024
 _PART_THREADS = 3  # the SDK holds one part per thread in memory
 _TIMEOUT_S = (5, 30)  # connect; silence on the socket
 _PARTS_TIMEOUT_S = (5, 180)  # COS may be silent for minutes while it joins thousands of parts
@@ -73,7 +75,7 @@ class CosStorage:
         check_key(key)
         send = self._put_whole if path.stat().st_size <= SINGLE_PUT_BYTES else self._put_in_parts
         answer = send(key, path, {"ContentType": content_type, "CacheControl": _CACHE})
-        if not any(name.lower() == "etag" for name in answer):
+        if not _is_confirmed(answer):
             # The SDK takes a redirect for a success, although nothing was stored.
             raise StorageUnavailable(
                 "COS did not confirm the upload: check COS_REGION, COS_BUCKET and COS_DOMAIN"
@@ -88,6 +90,14 @@ class CosStorage:
         """Whether the object is there. Raises StorageUnavailable where COS does not say."""
         check_key(key)
         return bool(_ask(lambda: self._client.object_exists(Bucket=self._bucket.name, Key=key)))
+
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        """The content of a small object, None where there is none. Raises StorageUnavailable, also for a larger one."""
+        check_key(key)
+        content = _ask(lambda: self._read(key, most_bytes))
+        if content is not None and len(content) > most_bytes:
+            raise StorageUnavailable(f"the object has more than {most_bytes} bytes")
+        return content  # type: ignore[no-any-return]
 
     def url(self, key: str) -> str:
         """Where users fetch it, unsigned: the public domain, else the API host."""
@@ -113,6 +123,25 @@ class CosStorage:
         """What an answer of the API shows: signed where the operator asked for it."""
         lives_s = self._bucket.signed_url_s
         return self.signed_url(key, lives_s) if lives_s else self.url(key)
+
+    def _read(self, key: str, most_bytes: int) -> bytes | None:
+        """At most one block more than is wanted is read."""
+        try:
+            answer = self._client.get_object(Bucket=self._bucket.name, Key=key)
+        except CosServiceError as error:
+            if error.get_status_code() == 404 and error.get_error_code() == "NoSuchKey":
+                return None
+            raise
+        body = answer["Body"]
+        if not _is_confirmed(answer):  # as above
+            raise ValueError("a redirect")
+        content = bytearray()
+        with closing(body.get_raw_stream()):
+            for block in body.get_stream(_READ_BYTES):
+                content += block
+                if len(content) > most_bytes:
+                    break
+        return bytes(content)
 
     def _put_whole(self, key: str, path: Path, headers: Mapping[str, str]) -> Any:
         with path.open("rb") as body:
@@ -154,6 +183,11 @@ def _client(bucket: Bucket, timeout_s: tuple[float, float]) -> CosS3Client:
     except CosClientError as error:  # a blank in a key, an impossible region; the value is not repeated
         raise BadSettings(f"settings: COS_REGION or COS_SECRET_…: {error}") from None
     return CosS3Client(config, retry=_RETRIES)
+
+
+def _is_confirmed(answer: Mapping[str, Any]) -> bool:
+    """Whether an object is behind the answer."""
+    return any(name.lower() == "etag" for name in answer)
 
 
 def _quoted(key: str) -> str:

@@ -51,6 +51,18 @@ class LocalStorage:
         """Whether the object is there."""
         return self.path(key).is_file()
 
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        """The content of a small object, None where there is none. Raises StorageUnavailable, also for a larger one."""
+        with _disk_trouble():
+            try:
+                with self.path(key).open("rb") as file:
+                    content = file.read(most_bytes + 1)
+            except FileNotFoundError:
+                return None
+        if len(content) > most_bytes:
+            raise StorageUnavailable(f"the object has more than {most_bytes} bytes")
+        return content
+
     def url(self, key: str) -> str:
         """Where users fetch it."""
         return f"{self._public_url}/media/{quote(check_key(key))}"

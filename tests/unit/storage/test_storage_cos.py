@@ -208,6 +208,28 @@ def test_exists_does_not_guess(cos: Cos) -> None:
         bucket_at(cos).exists(KEY)
 
 
+def test_small_objects_are_read_back(cos: Cos, file: Path) -> None:
+    kept = bucket_at(cos)
+    kept.put(KEY, file, "image/png")
+    assert kept.read(KEY, 7) == b"picture"
+    assert kept.read("artifacts/none.png", 7) is None
+    with pytest.raises(StorageUnavailable, match="more than 6 bytes"):
+        kept.read(KEY, 6)
+    assert kept.read(KEY, 7) == b"picture"  # the connection that was given up harms nobody
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("answer", status=301), Fault("answer", status=404, body=error_xml("NoSuchBucket")), Fault("cut")],
+)
+def test_what_is_not_read_is_unavailable(cos: Cos, file: Path, fault: Fault) -> None:
+    kept = bucket_at(cos)
+    kept.put(KEY, file, "image/png")
+    cos.misbehave(replace(fault, times=ALWAYS))
+    with pytest.raises(StorageUnavailable):
+        kept.read(KEY, 7)
+
+
 def test_unreadable_completion(cos: Cos, film: Path) -> None:
     cos.misbehave(Fault("answer", "?uploads=", times=ALWAYS, status=200, body=b"not xml"))
     with pytest.raises(StorageUnavailable, match="unreadably"):

@@ -148,3 +148,14 @@ def test_settings_choose(tmp_path: Path) -> None:
     chosen = new_storage(Settings(_env_file=None, media_dir=tmp_path, public_url="https://pictures.example"))
     assert isinstance(chosen, LocalStorage)
     assert chosen.url("a.png") == "https://pictures.example/media/a.png"
+
+
+def test_small_objects_are_read_back(local: LocalStorage, file: Path) -> None:
+    local.put("a/1.bin", file, "application/octet-stream")
+    size = file.stat().st_size
+    assert local.read("a/1.bin", size) == file.read_bytes()
+    assert local.read("a/2.bin", size) is None
+    with pytest.raises(StorageUnavailable, match="more than"):
+        local.read("a/1.bin", size - 1)
+    with pytest.raises(ValueError):
+        local.read("../1.bin", size)
