@@ -50,6 +50,24 @@ class EntryKind(StrEnum):
     REFUND = "refund"
 
 
+class Delivery(StrEnum):
+    """How far a webhook delivery is."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class EventType(StrEnum):
+    """What receivers of webhooks can be told. The last two are for jobs that came through the OpenAI dialect."""
+
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_CANCELED = "job.canceled"
+    VIDEO_COMPLETED = "video.completed"
+    VIDEO_FAILED = "video.failed"
+
+
 class Role(StrEnum):
     """What a user may do. `pending` users wait for an admin's approval."""
 

@@ -38,6 +38,7 @@ class Endpoint:
 
     access: Access
     body: type[BaseModel] | None
+    takes_file: bool  # instead of a body: bare or as a form, which the view reads itself
     query: type[BaseModel] | None
     returns: type[BaseModel] | None  # None: no JSON, or nothing at all
     many: bool
@@ -52,6 +53,7 @@ def endpoint(
     *,
     access: Access,
     body: type[BaseModel] | None = None,
+    takes_file: bool = False,
     query: type[BaseModel] | None = None,
     returns: type[BaseModel] | None = None,
     many: bool = False,
@@ -63,6 +65,8 @@ def endpoint(
 ) -> Callable[[View], View]:
     """Call the view with `actor`, `body` and `query` as far as they are declared; answer what it returns."""
 
+    needs_nothing = body is not None and not any(each.is_required() for each in body.model_fields.values())
+
     def decorate(view: View) -> View:
         def answered(**given: Any) -> Response:
             if max_bytes is not None:
@@ -72,7 +76,7 @@ def endpoint(
             if query is not None:
                 given["query"] = query_values(query)
             if body is not None:
-                given["body"] = fit(body, body_object())
+                given["body"] = fit(body, body_object(may_be_absent=needs_nothing))
             made = view(**given)
             return made if isinstance(made, Response) else answer(made, status)
 
@@ -81,7 +85,7 @@ def endpoint(
             return again(lambda: answered(**given))
 
         call.endpoint = Endpoint(  # type: ignore[attr-defined]
-            access=access, body=body, query=query, returns=returns, many=many, status=status, also=also,
+            access=access, body=body, takes_file=takes_file, query=query, returns=returns, many=many, status=status, also=also,
             errors=errors, headers=headers, summary=(view.__doc__ or "").strip().partition("\n")[0],
         )  # fmt: skip
         return call

@@ -121,11 +121,16 @@ def raw_body() -> bytes:
     return raw
 
 
-def body_object() -> dict[str, Any]:
-    """The request's body as an object whose values can be stored. Raises MalformedRequest, InvalidInput
-    or UnsupportedMediaType."""
+def body_object(*, may_be_absent: bool = False) -> dict[str, Any]:
+    """The request's body as an object whose values can be stored; without one, an empty object if that is allowed.
+
+    Raises MalformedRequest, InvalidInput or UnsupportedMediaType.
+    """
     _require_json()
-    value = parse_json(raw_body())
+    raw = raw_body()
+    if not raw and may_be_absent:
+        return {}
+    value = parse_json(raw)
     if not isinstance(value, dict):
         raise MalformedRequest("The body must be a JSON object.")
     check_values(value)

@@ -7,12 +7,12 @@ import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from common.ids import ID_LENGTH
 from common.services.credits import MAX_AMOUNT, MAX_WEIGHT
 from common.services.jobs import LONGEST_DEADLINE_S
-from common.words import Status
+from common.words import Delivery, EventType, Status
 
 METADATA_BYTES = 16_384
 _LONGEST_URL = 2000
@@ -53,6 +53,14 @@ def _small(metadata: dict[str, Any]) -> dict[str, Any]:
 def _whole(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
         raise ValueError("must be a whole number")
+    return value
+
+
+def _event_types(value: object) -> object:
+    """Names as they are in JSON; strictness would want the enumeration's own members."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        known = {str(each): each for each in EventType}
+        return [known.get(item, item) for item in dict.fromkeys(value)]
     return value
 
 
@@ -105,6 +113,14 @@ class JobsQuery(Query):
     model: Annotated[str, Field(max_length=128)] | None = None
     limit: Limit = 20
     after: _id("job") | None = None  # type: ignore[valid-type]
+
+
+class UploadsQuery(Query):
+    """Which uploads to list."""
+
+    kind: Literal["image", "video", "audio"] | None = None
+    limit: Limit = 20
+    after: _id("upl") | None = None  # type: ignore[valid-type]
 
 
 class LedgerQuery(Query):
@@ -161,6 +177,59 @@ class NewGrant(Body):
 
     amount: Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
     note: Annotated[str, Field(max_length=1000)] | None = None
+
+
+# ---------------------------------------------------------------- webhooks
+
+EventTypes = Annotated[
+    list[EventType], Field(min_length=1, max_length=len(EventType)), BeforeValidator(_event_types)
+]
+
+
+class NewWebhookEndpoint(Body):
+    """A webhook endpoint to create. Without `event_types` it is told everything."""
+
+    url: WebUrl
+    name: Annotated[str, Field(max_length=255)] = ""
+    event_types: EventTypes = []
+
+
+class WebhookEndpointChange(Body):
+    """What to change about a webhook endpoint; what is absent stays."""
+
+    url: WebUrl = ""
+    name: Annotated[str, Field(max_length=255)] = ""
+    event_types: EventTypes = []
+    enabled: bool = True
+
+
+class SecretRotation(Body):
+    """Whether the present secret signs, too, for another day."""
+
+    keep_old_secret_active_for_24_hours: bool = False
+
+
+class WebhookTest(Body):
+    """A sample to send."""
+
+    event_type: Annotated[EventType, Field(strict=False)]
+
+
+class WebhookReplay(Body):
+    """What to send again: what happened `since` and was not taken; with `delivered` also what was."""
+
+    since: Annotated[AwareDatetime, Field(strict=False)]
+    delivered: bool = False
+
+
+class DeliveriesQuery(Query):
+    """Which deliveries to list."""
+
+    endpoint_id: Annotated[str, Field(max_length=64)] | None = None
+    job_id: Annotated[str, Field(max_length=64)] | None = None
+    status: Delivery | None = None
+    limit: Limit = 20
+    after: _id("evt") | None = None  # type: ignore[valid-type]
 
 
 # ---------------------------------------------------------------- tools

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from common.words import EntryKind, ErrorCode, Status
+from common.words import Delivery, EntryKind, ErrorCode, EventType, Status
 
 
 class Shape(BaseModel):
@@ -117,6 +117,23 @@ class Moment(Shape):
     data: dict[str, Any]
 
 
+class Upload(Shape):
+    """A picture, film or sound that was brought for jobs: its id may stand in any of their media inputs."""
+
+    id: str
+    object: Literal["upload"]
+    name: str | None
+    kind: Literal["image", "video", "audio"]
+    content_type: str
+    bytes: int
+    width: int | None
+    height: int | None
+    duration_s: float | None
+    sha256: str
+    url: str
+    created_at: datetime
+
+
 class Model(Shape):
     """A model of the catalogue."""
 
@@ -139,6 +156,93 @@ class Quote(Shape):
     model: str
     credits: int
     breakdown: list[dict[str, Any]]
+
+
+# ---------------------------------------------------------------- webhooks
+
+
+class WebhookEndpoint(Shape):
+    """Somebody who is told when jobs end. Times are unix seconds, as in OpenAI's API."""
+
+    id: str
+    object: Literal["webhook_endpoint"]
+    name: str
+    url: str
+    event_types: list[EventType]
+    enabled: bool
+    disabled_reason: str | None
+    failures: int = Field(description="Deliveries in a row that were not taken")
+    paused_until: datetime | None = Field(
+        description="After several failures in a row it is left alone until then"
+    )
+    signing_secret_hint: str
+    created_at: int
+    updated_at: int
+
+
+class NewWebhookEndpoint(WebhookEndpoint):
+    """The same with its secret, which is shown when it is new and never again."""
+
+    signing_secret: str
+
+
+class WebhookTestResult(Shape):
+    """What the receiver answered to a sample."""
+
+    object: Literal["webhook_endpoint.test"]
+    webhook_endpoint_id: str
+    event_type: EventType
+    status_code: int
+    success: Literal[True]
+
+
+class WebhookReplayed(Shape):
+    """How many deliveries are sent again."""
+
+    object: Literal["webhook_endpoint.replay"]
+    webhook_endpoint_id: str
+    count: int
+
+
+class DeletedWebhookEndpoint(Shape):
+    """It is gone."""
+
+    id: str
+    object: Literal["webhook_endpoint.deleted"]
+    deleted: Literal[True]
+
+
+class WebhookDelivery(Shape):
+    """An event for one receiver. Its id is the `webhook-id` of every try."""
+
+    id: str
+    object: Literal["webhook_delivery"]
+    type: EventType
+    status: Delivery
+    job_id: str | None
+    endpoint_id: str | None
+    url: str
+    tries: int
+    response_status: int | None
+    error: str | None
+    created_at: datetime
+    tried_at: datetime | None
+    delivered_at: datetime | None
+    next_try_at: datetime | None
+
+
+class WebhookEventTypes(Shape):
+    """What can be told."""
+
+    object: Literal["list"]
+    data: list[EventType]
+
+
+class WebhookSecret(Shape):
+    """What signs the webhooks of jobs that name a URL of their own."""
+
+    object: Literal["webhook_secret"]
+    secret: str
 
 
 # ---------------------------------------------------------------- users

@@ -11,13 +11,23 @@ from sqlalchemy.orm import Session
 from common import clock
 from common.db.schema import SchemaState, schema_state
 from common.db.types import Base
-from common.models import CreditAccount, Job, JobAttempt, JobEvent, JobStep, ProviderAccount, WebhookDelivery
+from common.models import (
+    CreditAccount,
+    Job,
+    JobAttempt,
+    JobEvent,
+    JobStep,
+    ProviderAccount,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 from common.providers.registry import adapters_for
-from common.services import credits, lifecycle, proof, webhooks
+from common.services import credits, lifecycle, proof
 from common.services.accounts import is_half_open, needs_operator
 from common.services.proof import Proof
+from common.services.webhook_endpoints import can_be_tried
 from common.settings import settings
-from common.words import TERMINAL, Outcome, Step
+from common.words import TERMINAL, Delivery, Outcome, Step
 
 _STEPS = (Step.SUBMIT, Step.RECONCILE, Step.POLL, Step.STORE)
 EVENTS = (lifecycle.SUBMIT_UNKNOWN, lifecycle.ADOPTED, lifecycle.LATE_SUCCESS, lifecycle.REFUNDED)
@@ -119,8 +129,11 @@ def _unserved(session: Session, adapters: set[str]) -> dict[str, int]:
 
 
 def _oldest_webhook(session: Session) -> float | None:
+    """One whose receiver is left alone for a while is not late."""
     return session.scalar(
-        select(func.min(WebhookDelivery.due_at)).where(WebhookDelivery.status == webhooks.PENDING)
+        select(func.min(WebhookDelivery.due_at))
+        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        .where(WebhookDelivery.status == Delivery.PENDING, can_be_tried(clock.epoch()))
     )
 
 

@@ -17,7 +17,7 @@ from common.ids import new_id
 from common.live import State
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
 from common.providers.base import ModelSpec
-from common.services import acceptance, catalog, lifecycle, users
+from common.services import acceptance, catalog, lifecycle, users, webhook_endpoints
 from common.services.acceptance import AcceptedJob
 from common.services.users import Actor
 from common.settings import settings
@@ -68,6 +68,8 @@ def accept(
         earlier = claim_key(session, actor.user_id, once, job_id)
         if earlier is not None:
             return get(session, actor, earlier), True
+    if new.webhook_url:
+        webhook_endpoints.check_url(new.webhook_url, param="webhook_url")
     offer = catalog.offer(session, new.model)
     given = catalog.check_input(offer.spec, new.input)
     parent = _parent(session, actor, new, offer.spec)

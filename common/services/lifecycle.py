@@ -36,6 +36,7 @@ from common.providers.base import (
 from common.providers.registry import MODELS, adapters_for
 from common.services import accounts, credits, webhooks
 from common.services.claims import LATE_ANSWER, Claim, SubmitClaim
+from common.services.webhooks import Ended
 from common.settings import settings
 from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
 
@@ -435,14 +436,16 @@ def finish(
         update(Job)
         .where(Job.id == job_id, Job.status.not_in(TERMINAL))
         .values(values)
-        .returning(Job.user_id, Job.charged, Job.webhook_url)
+        .returning(Job.user_id, Job.model, Job.charged, Job.webhook_url, Job.dialect)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     if job is None:
         return False
     live.tell(session, job_id, status=status)
     credits.settle(session, job_id, spent=job.charged)
-    if webhooks.owe(session, job_id, job.user_id, status, job.webhook_url):
+    ended = Ended(id=job_id, user_id=job.user_id, model=job.model, status=status, webhook_url=job.webhook_url,
+                  dialect=job.dialect)  # fmt: skip
+    if webhooks.owe(session, ended):
         after_commit(session, lambda: queue.nudge(Step.DELIVER))
     if watch:
         session.execute(

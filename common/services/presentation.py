@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.clock import iso, iso_epoch
-from common.models import ApiToken, Artifact, Job, LedgerEntry, User
+from common.models import ApiToken, Artifact, Job, LedgerEntry, Upload, User, WebhookDelivery, WebhookEndpoint
+from common.services import webhook_endpoints
 from common.services.acceptance import AcceptedJob
 from common.settings import settings
 from common.storage import storage
+from common.words import Delivery, EventType
 
 
 def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, Any]:
@@ -60,6 +62,24 @@ def artifact_object(artifact: Artifact) -> dict[str, Any]:
     }
 
 
+def upload_object(upload: Upload) -> dict[str, Any]:
+    """What a user has brought; its URL is made anew on every read."""
+    return {
+        "id": upload.id,
+        "object": "upload",
+        "name": upload.name,
+        "kind": upload.kind,
+        "content_type": upload.content_type,
+        "bytes": upload.bytes,
+        "width": upload.width,
+        "height": upload.height,
+        "duration_s": upload.duration_s,
+        "sha256": upload.sha256,
+        "url": storage().read_url(upload.key),
+        "created_at": iso(upload.created_at),
+    }
+
+
 def entry_object(entry: LedgerEntry) -> dict[str, Any]:
     """A line of credit history."""
     return {
@@ -97,3 +117,42 @@ def managed_user_object(user: User, weights: Mapping[str, int]) -> dict[str, Any
 def token_object(token: ApiToken) -> dict[str, Any]:
     """A token, without its secret."""
     return {"id": token.id, "object": "token", "name": token.name, "created_at": iso(token.created_at)}
+
+
+def endpoint_object(endpoint: WebhookEndpoint) -> dict[str, Any]:
+    """A webhook endpoint in the shape of OpenAI's API, with how it is doing."""
+    return {
+        "id": endpoint.id,
+        "object": "webhook_endpoint",
+        "name": endpoint.name or "",
+        "url": endpoint.url,
+        "event_types": endpoint.event_types or list(EventType),
+        "enabled": endpoint.enabled,
+        "disabled_reason": endpoint.disabled_reason,
+        "failures": endpoint.failures or 0,
+        "paused_until": iso_epoch(endpoint.paused_until) if endpoint.paused_until else None,
+        "signing_secret_hint": webhook_endpoints.hint(endpoint),
+        "created_at": int(endpoint.created_at.timestamp()),
+        "updated_at": int((endpoint.updated_at or endpoint.created_at).timestamp()),
+    }
+
+
+def delivery_object(delivery: WebhookDelivery) -> dict[str, Any]:
+    """What was or is to be sent to a receiver, and how that went."""
+    is_waiting = delivery.status == Delivery.PENDING
+    return {
+        "id": delivery.id,
+        "object": "webhook_delivery",
+        "type": delivery.type,
+        "status": delivery.status,
+        "job_id": delivery.job_id or None,
+        "endpoint_id": delivery.endpoint_id,
+        "url": delivery.url,
+        "tries": delivery.tries,
+        "response_status": delivery.response_status,
+        "error": delivery.last_error,
+        "created_at": iso(delivery.created_at),
+        "tried_at": iso(delivery.tried_at),
+        "delivered_at": iso(delivery.delivered_at),
+        "next_try_at": iso_epoch(delivery.due_at) if is_waiting else None,
+    }

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from common import clock
 from common.models import IdempotencyKey
-from common.services import lifecycle, users
+from common.services import lifecycle, users, webhooks
 from common.services.jobs import KEY_LIVES
 
 _BATCH = 200
@@ -23,6 +23,10 @@ def _passed_deadlines(session: Session) -> bool:
     return lifecycle.past_deadline(session, _BATCH) == _BATCH
 
 
+def _untaken_webhooks(session: Session) -> bool:
+    return webhooks.give_up(session) > 0
+
+
 def _what_is_over(session: Session) -> bool:
     users.forget_expired_tokens(session)
     session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < clock.now() - KEY_LIVES))
@@ -30,4 +34,9 @@ def _what_is_over(session: Session) -> bool:
 
 
 # Each in transactions of its own, again while it returns that there may be more.
-PARTS: tuple[Callable[[Session], bool], ...] = (_abandoned_submits, _passed_deadlines, _what_is_over)
+PARTS: tuple[Callable[[Session], bool], ...] = (
+    _abandoned_submits,
+    _passed_deadlines,
+    _untaken_webhooks,
+    _what_is_over,
+)

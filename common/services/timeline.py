@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from common.models import Artifact, Job, JobAttempt, JobEvent, LedgerEntry, WebhookDelivery
-from common.services import webhooks
+from common.words import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,6 @@ def _webhooks(deliveries: Iterable[WebhookDelivery]) -> Iterator[Moment]:
         if row.delivered_at is not None:
             yield Moment(row.delivered_at, "webhook_delivered", data=data)
         elif row.last_error is not None:
-            given_up = row.status == webhooks.FAILED
+            given_up = row.status == Delivery.FAILED
             kind = "webhook_failed" if given_up else "webhook_delayed"
             yield Moment(row.tried_at or row.created_at, kind, row.last_error, data=data)

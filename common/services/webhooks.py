@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
 
-from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
-from common import clock
-from common.crypto import seal, unseal
+from common import clock, queue
+from common.db import after_commit
+from common.errors import Conflict, NotFound
 from common.ids import new_id
-from common.models import Artifact, Job, WebhookDelivery, WebhookEndpoint, WebhookSecret
+from common.models import Artifact, Job, WebhookDelivery, WebhookEndpoint
+from common.providers.registry import MODELS
+from common.services import webhook_endpoints
 from common.services.presentation import job_object
+from common.services.users import Actor
 from common.settings import settings
-from common.words import Status
+from common.words import Delivery, EventType, Status, Step
 
-PENDING, DELIVERED, FAILED = "pending", "delivered", "failed"
 _GONE = 410  # the receiver says that nothing shall be sent here any more
+_SHORTEST_DELAY_S = 0.1
+_GRACE_S = 7200.0  # beyond the schedule's end, for receivers that were left alone meanwhile
+_GIVING_UP = 500  # deliveries at once
+_OF_VIDEOS = {
+    Status.SUCCEEDED: EventType.VIDEO_COMPLETED, Status.FAILED: EventType.VIDEO_FAILED,
+    Status.CANCELED: EventType.VIDEO_FAILED,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A job that has ended, as far as its receivers are concerned."""
+
+    id: str
+    user_id: str
+    model: str
+    status: Status
+    webhook_url: str | None
+    dialect: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +56,9 @@ class Parcel:
     id: str
     token: str
     tries: int
+    endpoint_id: str | None
+    receiver: str
+    is_test: bool
     url: str
     headers: dict[str, str]
     body: bytes
@@ -43,46 +69,101 @@ class Parcel:
         return self.id
 
 
-def owe(session: Session, job_id: str, user_id: str, status: Status, webhook_url: str | None) -> int:
+# ---------------------------------------------------------------- owing
+
+
+def owe(session: Session, job: Ended) -> int:
     """Write one delivery per receiver of this job's end: its own URL, and the user's endpoints that listen.
 
     Returns how many."""
-    kind = f"job.{status}"
+    told = [EventType(f"job.{job.status}"), *_of_video(job)]
     endpoints = session.execute(
         select(WebhookEndpoint.id, WebhookEndpoint.url, WebhookEndpoint.event_types).where(
-            WebhookEndpoint.user_id == user_id, WebhookEndpoint.enabled
+            WebhookEndpoint.user_id == job.user_id, WebhookEndpoint.enabled
         )
     )
-    receivers = [(row.id, row.url) for row in endpoints if not row.event_types or kind in row.event_types]
-    if webhook_url:
-        receivers.append((None, webhook_url))
-    session.add_all(
-        WebhookDelivery(
-            id=new_id("evt"),
-            job_id=job_id,
-            user_id=user_id,
-            endpoint_id=endpoint_id,
-            url=url,
-            type=kind,
-            status=PENDING,
-            due_at=clock.epoch() + settings().webhook_schedule_s[0],
-            tries=0,
-            created_at=clock.now(),
-        )
-        for endpoint_id, url in receivers
+    owed = [
+        _delivery(job.user_id, kind, row.url, endpoint_id=row.id, job_id=job.id)
+        for row in endpoints
+        for kind in told
+        if not row.event_types or kind in row.event_types
+    ]
+    if job.webhook_url:
+        owed.append(_delivery(job.user_id, told[0], job.webhook_url, job_id=job.id))
+    session.add_all(owed)
+    return len(owed)
+
+
+def _of_video(job: Ended) -> list[EventType]:
+    """What clients of the OpenAI dialect listen for."""
+    spec = MODELS.get(job.model)
+    return [_OF_VIDEOS[job.status]] if job.dialect == "openai" and spec and spec.kind == "video" else []
+
+
+def _delivery(
+    user_id: str, kind: EventType, url: str, *, endpoint_id: str | None = None, job_id: str = "", data: Any = None
+) -> WebhookDelivery:  # fmt: skip
+    if kind in _OF_VIDEOS.values() and job_id:
+        data = {"id": job_id}
+    schedule = settings().webhook_schedule_s
+    return WebhookDelivery(
+        id=new_id("evt"),
+        job_id=job_id,
+        user_id=user_id,
+        endpoint_id=endpoint_id,
+        receiver=endpoint_id or (urlsplit(url).hostname or "")[:255],
+        url=url,
+        type=kind,
+        data=data,
+        status=Delivery.PENDING,
+        due_at=clock.epoch() + (schedule[0] if job_id else 0.0),
+        gives_up_at=_gives_up_at(),
+        tries=0,
+        created_at=clock.now(),
     )
-    return len(receivers)
 
 
-def due(session: Session, limit: int) -> list[Parcel]:
-    """Claim deliveries that are due; the lease is their next due time, as with jobs."""
+def _gives_up_at() -> float:
+    return clock.epoch() + max(settings().webhook_schedule_s) + _GRACE_S
+
+
+def test(session: Session, actor: Actor, endpoint_id: str, kind: EventType) -> str:
+    """Owe an endpoint a sample of such an event, to be tried once and at once; the delivery's id.
+
+    Raises NotFound, and Conflict for an endpoint that is switched off.
+    """
+    endpoint = webhook_endpoints.get(session, actor, endpoint_id)
+    if not endpoint.enabled:
+        raise Conflict("This endpoint is switched off.")
+    made = _delivery(actor.user_id, kind, endpoint.url, endpoint_id=endpoint.id, data=_sample(kind))
+    session.add(made)
+    after_commit(session, lambda: queue.nudge(Step.DELIVER))
+    return made.id
+
+
+def _sample(kind: EventType) -> dict[str, Any]:
+    told, _, status = kind.partition(".")
+    named = {"id": new_id(told if told == "job" else "vid")}
+    return (
+        {**named, "object": "job", "status": status, "metadata": {"test": True}} if told == "job" else named
+    )
+
+
+# ---------------------------------------------------------------- sending
+
+
+def due(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[Parcel]:
+    """Claim deliveries that are due, none to a receiver in `full`; the lease is their next due time, as with jobs."""
     now = clock.epoch()
+    free = [func.coalesce(WebhookDelivery.receiver, "").not_in(full)] if full else []
     picked = (
         select(WebhookDelivery.id)
-        .where(WebhookDelivery.status == PENDING, WebhookDelivery.due_at <= now)
+        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        .where(WebhookDelivery.status == Delivery.PENDING, WebhookDelivery.due_at <= now)
+        .where(webhook_endpoints.can_be_tried(now), *free)
         .order_by(WebhookDelivery.due_at)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=WebhookDelivery)
     )
     rows = session.scalars(
         update(WebhookDelivery)
@@ -96,42 +177,38 @@ def due(session: Session, limit: int) -> list[Parcel]:
 
 def _parcel(session: Session, delivery: WebhookDelivery) -> Parcel:
     """The event as the receiver gets it, signed as Standard Webhooks says."""
-    job = session.get_one(Job, delivery.job_id)
-    results = session.scalars(
-        select(Artifact).where(Artifact.job_id == job.id).order_by(Artifact.number)
-    ).all()
     event = {
         "id": delivery.id,
         "object": "event",
         "type": delivery.type,
         "created_at": int(delivery.created_at.timestamp()),
-        "data": job_object(job, list(results)),
+        "data": delivery.data if delivery.data is not None else _job(session, delivery.job_id),
     }
     body = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     moment = clock.now()
-    signature = Webhook(secret_of(session, delivery.user_id)).sign(delivery.id, moment, body)
+    signing = webhook_endpoints.signing(session, delivery.user_id, delivery.endpoint_id)
+    signatures = [Webhook(secret).sign(delivery.id, moment, body) for secret in signing]
     return Parcel(
         id=delivery.id,
         token=delivery.lease_token or "",
         tries=delivery.tries,
+        endpoint_id=delivery.endpoint_id,
+        receiver=delivery.receiver or "",
+        is_test=not delivery.job_id,
         url=delivery.url,
         headers={
             "Content-Type": "application/json",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(int(moment.timestamp())),
-            "webhook-signature": signature,
+            "webhook-signature": " ".join(signatures),
         },
         body=body.encode(),
     )
 
 
-def secret_of(session: Session, user_id: str) -> str:
-    """The `whsec_…` that signs this user's per-job webhooks; made at first use."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    fresh = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
-    row = {"user_id": user_id, "secret": seal({"secret": fresh}), "created_at": clock.now()}
-    session.execute(dialect.insert(WebhookSecret).values(row).on_conflict_do_nothing())
-    return unseal(session.get_one(WebhookSecret, user_id).secret)["secret"]
+def _job(session: Session, job_id: str) -> dict[str, Any]:
+    results = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.number))
+    return job_object(session.get_one(Job, job_id), list(results))
 
 
 def renew(session: Session, parcels: Sequence[Parcel]) -> None:
@@ -146,11 +223,12 @@ def put_back(session: Session, parcels: Sequence[Parcel]) -> None:
         _update(session, parcel, due_at=clock.epoch(), lease_token=None)
 
 
-def delivered(session: Session, parcel: Parcel) -> None:
+def delivered(session: Session, parcel: Parcel, *, status: int) -> None:
     """The receiver took it."""
-    _close(
-        session, parcel, status=DELIVERED, delivered_at=clock.now(), tries=parcel.tries + 1, last_error=None
-    )
+    _close(session, parcel, status=Delivery.DELIVERED, delivered_at=clock.now(), tries=parcel.tries + 1,
+           response_status=status, last_error=None)  # fmt: skip
+    if parcel.endpoint_id:
+        webhook_endpoints.took(session, parcel.endpoint_id)
 
 
 def refused(
@@ -159,15 +237,20 @@ def refused(
     """It was not taken: try again by the schedule, or give up at its end or when told to."""
     tries = parcel.tries + 1
     schedule = settings().webhook_schedule_s
-    if tries >= len(schedule) or status == _GONE:
-        _close(session, parcel, status=FAILED, tries=tries, last_error=error[:500])
-        return
-    delay = max(schedule[tries] * random.uniform(1.0, 1.1), retry_after_s or 0.0)  # noqa: S311
-    _close(session, parcel, tries=tries, last_error=error[:500], due_at=clock.epoch() + delay)
+    told: dict[str, Any] = {"tries": tries, "last_error": error[:500], "response_status": status}
+    if tries >= len(schedule) or status == _GONE or parcel.is_test:
+        _close(session, parcel, status=Delivery.FAILED, **told)
+    else:
+        delay = max(schedule[tries] - schedule[tries - 1], _SHORTEST_DELAY_S) * random.uniform(1.0, 1.1)  # noqa: S311
+        _close(session, parcel, due_at=clock.epoch() + max(delay, retry_after_s or 0.0), **told)
+    if parcel.endpoint_id and status == _GONE:
+        webhook_endpoints.gone(session, parcel.endpoint_id)
+    elif parcel.endpoint_id and not parcel.is_test:
+        webhook_endpoints.refused(session, parcel.endpoint_id)
 
 
 def _close(session: Session, parcel: Parcel, **values: object) -> None:
-    _update(session, parcel, lease_token=None, **values)
+    _update(session, parcel, lease_token=None, tried_at=clock.now(), **values)
 
 
 def _update(session: Session, parcel: Parcel, **values: object) -> None:
@@ -178,9 +261,107 @@ def _update(session: Session, parcel: Parcel, **values: object) -> None:
     )
 
 
+def give_up(session: Session) -> int:
+    """Close what nobody has taken within its time, e.g. because its receiver was left alone; how many there were."""
+    old = select(WebhookDelivery.id).where(
+        WebhookDelivery.status == Delivery.PENDING, WebhookDelivery.gives_up_at <= clock.epoch()
+    )
+    closed = session.scalars(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id.in_(old.limit(_GIVING_UP)))
+        .values(status=Delivery.FAILED, lease_token=None)
+        .returning(WebhookDelivery.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return len(closed)
+
+
 def next_due(session: Session) -> float | None:
     """When the next delivery falls due (epoch seconds), or None."""
     query = select(WebhookDelivery.due_at).where(
-        WebhookDelivery.status == PENDING, WebhookDelivery.due_at > clock.epoch()
+        WebhookDelivery.status == Delivery.PENDING, WebhookDelivery.due_at > clock.epoch()
     )
     return session.scalar(query.order_by(WebhookDelivery.due_at).limit(1))
+
+
+# ---------------------------------------------------------------- the log, and sending again
+
+
+def get(session: Session, actor: Actor, delivery_id: str) -> WebhookDelivery:
+    """One of the actor's own deliveries. Raises NotFound."""
+    delivery = session.get(WebhookDelivery, delivery_id)
+    if delivery is None or delivery.user_id != actor.user_id:
+        raise NotFound("There is no such webhook delivery.")
+    return delivery
+
+
+def page(
+    session: Session, actor: Actor, *, limit: int, after: str | None, endpoint_id: str | None = None,
+    job_id: str | None = None, status: Delivery | None = None,
+) -> tuple[list[WebhookDelivery], bool]:  # fmt: skip
+    """The actor's deliveries, newest first, from behind the one named `after`; and whether there are more."""
+    query = select(WebhookDelivery).where(WebhookDelivery.user_id == actor.user_id)
+    if endpoint_id is not None:
+        query = query.where(WebhookDelivery.endpoint_id == endpoint_id)
+    if job_id is not None:
+        query = query.where(WebhookDelivery.job_id == job_id)
+    if status is not None:
+        query = query.where(WebhookDelivery.status == status)
+    if after is not None:
+        query = query.where(WebhookDelivery.id < after)
+    rows = list(session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit + 1)))
+    return rows[:limit], len(rows) > limit
+
+
+def replay(session: Session, actor: Actor, delivery_id: str) -> WebhookDelivery:
+    """Send a closed delivery again, with the same id. Raises NotFound, and Conflict where that cannot be."""
+    delivery = get(session, actor, delivery_id)
+    if delivery.status == Delivery.PENDING:
+        raise Conflict("This delivery is still being tried.")
+    if not delivery.job_id:
+        raise Conflict("This was a test; make another one.")
+    if delivery.endpoint_id:
+        endpoint = session.get(WebhookEndpoint, delivery.endpoint_id)
+        if endpoint is None or not endpoint.enabled:
+            raise Conflict("The endpoint of this delivery is gone or switched off.")
+        delivery.url = endpoint.url
+    session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id == delivery_id)
+        .values({**_anew(), "url": delivery.url})
+    )
+    session.refresh(delivery)
+    after_commit(session, lambda: queue.nudge(Step.DELIVER))
+    return delivery
+
+
+def replay_since(
+    session: Session, actor: Actor, endpoint_id: str, since: datetime, *, delivered: bool
+) -> int:
+    """Send an endpoint again what it did not take since then, and with `delivered` also what it did; how many.
+
+    Raises NotFound, and Conflict for an endpoint that is switched off.
+    """
+    endpoint = webhook_endpoints.get(session, actor, endpoint_id)
+    if not endpoint.enabled:
+        raise Conflict("This endpoint is switched off.")
+    closed = [Delivery.FAILED, Delivery.DELIVERED] if delivered else [Delivery.FAILED]
+    again = session.scalars(
+        update(WebhookDelivery)
+        .where(
+            WebhookDelivery.endpoint_id == endpoint_id,
+            WebhookDelivery.status.in_(closed),
+            WebhookDelivery.created_at >= since,
+            WebhookDelivery.job_id != "",
+        )
+        .values({**_anew(), "url": endpoint.url})
+        .returning(WebhookDelivery.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    after_commit(session, lambda: queue.nudge(Step.DELIVER))
+    return len(again)
+
+
+def _anew() -> dict[str, Any]:
+    return {"status": Delivery.PENDING, "due_at": clock.epoch(), "tries": 0, "lease_token": None,
+            "delivered_at": None, "gives_up_at": _gives_up_at()}  # fmt: skip

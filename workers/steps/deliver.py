@@ -34,11 +34,15 @@ class Deliver(Flow[Parcel, Response]):
 
     step = Step.DELIVER
     most = 200
-    most_per_lane = 200
+    most_per_lane = 20  # one that is slow is slow for itself
 
     async def claim(self, limit: int, full: frozenset[str]) -> list[Parcel]:
         """Signed and ready to be posted."""
-        return await in_transaction(webhooks.due, min(limit, BATCH))
+        return await in_transaction(webhooks.due, min(limit, BATCH), full)
+
+    def lane(self, claim: Parcel) -> str:
+        """The receiver."""
+        return claim.receiver
 
     async def ask(self, portion: list[Parcel]) -> Answered[Parcel, Response]:
         """One try."""
@@ -70,7 +74,7 @@ def _write_all(session: Session, answered: Answered[Parcel, Response]) -> None:
         if (
             said.status is not None and 200 <= said.status < 300
         ):  # a redirect is a refusal: it could lead anywhere
-            webhooks.delivered(session, parcel)
+            webhooks.delivered(session, parcel, status=said.status)
         else:
             webhooks.refused(
                 session, parcel, said.error, status=said.status, retry_after_s=said.retry_after_s
