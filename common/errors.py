@@ -98,6 +98,13 @@ class Conflict(AppError):
     code = "conflict"
 
 
+class TooManyUploads(AppError):
+    """You keep as many uploads as you may; delete some."""
+
+    kind = Kind.CONFLICT
+    code = "too_many_uploads"
+
+
 class TooLarge(AppError):
     """The request body is too large."""
 

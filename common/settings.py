@@ -6,8 +6,10 @@ import os
 import re
 import secrets
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -175,6 +177,17 @@ class Settings(BaseSettings):
     @property
     def is_sqlite(self) -> bool:
         return self.database_url.startswith("sqlite")
+
+    def is_reachable(self, url: str) -> bool:
+        """Whether a provider can ask for an address of ours: for a private one only if those are allowed."""
+        return self.allow_private_addresses or not _is_private(urlsplit(url).hostname or "")
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
 
 
 def _text(value: str | SecretStr) -> str:

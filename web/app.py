@@ -12,7 +12,20 @@ from flask import Flask, Response, abort, g, request
 from common.settings import settings
 from web import commands, errors, metrics
 from web.answers import JsonResponse
-from web.api import account, admin, callbacks, docs, events, health, jobs, media, models, tools, uploads, webhooks
+from web.api import (
+    account,
+    admin,
+    callbacks,
+    docs,
+    events,
+    health,
+    jobs,
+    media,
+    models,
+    tools,
+    uploads,
+    webhooks,
+)
 
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -25,7 +38,20 @@ def create_app() -> Flask:
     app.response_class = JsonResponse
     app.config["MAX_CONTENT_LENGTH"] = settings().max_body_bytes
     app.url_map.merge_slashes = False  # its redirects would be HTML
-    for room in (jobs, events, models, account, tools, admin, callbacks, webhooks, uploads, media, health, docs):
+    for room in (
+        jobs,
+        events,
+        models,
+        account,
+        tools,
+        admin,
+        callbacks,
+        webhooks,
+        uploads,
+        media,
+        health,
+        docs,
+    ):
         app.register_blueprint(room.blueprint)
     errors.register(app)
     app.before_request(_begin)

@@ -85,8 +85,8 @@ def endpoint(
             return again(lambda: answered(**given))
 
         call.endpoint = Endpoint(  # type: ignore[attr-defined]
-            access=access, body=body, takes_file=takes_file, query=query, returns=returns, many=many, status=status, also=also,
-            errors=errors, headers=headers, summary=(view.__doc__ or "").strip().partition("\n")[0],
+            access=access, body=body, takes_file=takes_file, query=query, returns=returns, many=many, status=status,
+            also=also, errors=errors, headers=headers, summary=(view.__doc__ or "").strip().partition("\n")[0],
         )  # fmt: skip
         return call
 

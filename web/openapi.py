@@ -32,6 +32,18 @@ _REQUEST_HEADERS = {
     "Prefer": "`wait=N`: hold the answer until the job is finished, at most N (≤ 60) seconds.",
     "Last-Event-ID": "The `id` of the last event that was seen; the stream goes on from there.",
 }
+_BINARY = {"type": "string", "format": "binary"}
+_FILE = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "required": ["file"],
+            "properties": {"file": _BINARY},
+            "additionalProperties": False,
+        }
+    },
+    **{kind: {"schema": _BINARY} for kind in ("image/*", "video/*", "audio/*", "application/octet-stream")},
+}
 _ERRORS_OF_ALL = (400, 401, 403, 422, 503)
 
 
@@ -92,6 +104,8 @@ def _operation(
     if declared.body is not None:
         reference = {"$ref": _REF.format(model=_title(declared.body))}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
+    if declared.takes_file:
+        operation["requestBody"] = {"required": True, "content": _FILE}
     if declared.access is Access.ANYONE:
         operation["security"] = []
     return operation
@@ -122,9 +136,8 @@ def _responses(declared: Endpoint) -> dict[str, Any]:
         for status in (declared.status, *declared.also)
     }
     always = _ERRORS_OF_ALL if declared.access is not Access.ANYONE else (503,)
-    refusals = {*always, *declared.errors, *((400, 413, 415, 422) if declared.body else ())} - {
-        *declared.also
-    }
+    of_body = (400, 413, 415, 422) if declared.body or declared.takes_file else ()
+    refusals = {*always, *declared.errors, *of_body} - {*declared.also}
     return made | {str(status): {"$ref": "#/components/responses/error"} for status in sorted(refusals)}
 
 

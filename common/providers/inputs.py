@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.providers.base import JsonObject
@@ -80,6 +81,8 @@ def switch(title: str, description: str, default: bool | None = None) -> JsonObj
 
 MEDIUM = "x-media"  # marks a field whose value names a picture, a film or a sound
 LONGEST_MEDIUM = 45_000_000  # characters: 32 MiB in base64; MAX_BODY_BYTES may say less
+PICTURE_BYTES = 20 * 1024 * 1024  # more is not sent to any provider
+_UPLOAD_ID = re.compile(r"upl_[0-9a-z]{26}")
 
 
 def medium(kind: str, title: str, description: str) -> JsonObject:
@@ -116,6 +119,11 @@ def is_address(value: str) -> bool:
     return value.lower().startswith(("https://", "http://"))
 
 
+def is_upload(value: str) -> bool:
+    """Whether a medium is named by the id of an upload. (No base64 has such a line in it.)"""
+    return _UPLOAD_ID.fullmatch(value) is not None
+
+
 def inline_base64(value: str) -> str:
     """The base64 in a data URL, or the value itself."""
     head, comma, rest = value.partition(",")
@@ -130,6 +138,21 @@ def media_fields(schema: JsonObject) -> dict[str, str]:
         if kind:
             kinds[name] = kind
     return kinds
+
+
+def named_media(schema: JsonObject, given: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Every medium that a checked input names: its field (`images.0`), its kind, and the value that names it."""
+    for name, kind in media_fields(schema).items():
+        value = given.get(name)
+        if isinstance(value, list):
+            yield from ((f"{name}.{number}", kind, one) for number, one in enumerate(value))
+        elif value is not None:
+            yield name, kind, value
+
+
+def upload_ids(schema: JsonObject, given: Mapping[str, Any]) -> list[str]:
+    """The uploads that a checked input names, each once."""
+    return list(dict.fromkeys(value for _, _, value in named_media(schema, given) if is_upload(value)))
 
 
 # ---------------------------------------------------------------- rules

@@ -17,7 +17,7 @@ from common import clock
 from common.errors import InvalidInput, UnknownModel
 from common.models import CatalogModel
 from common.providers.base import ModelSpec
-from common.providers.inputs import inline_base64, is_address, media_fields
+from common.providers.inputs import inline_base64, is_address, is_upload, named_media
 from common.providers.pricing import price_of
 from common.providers.registry import MODELS
 from common.settings import settings
@@ -98,25 +98,23 @@ def check_input(spec: ModelSpec, given: object) -> dict[str, Any]:
     error = best_match(_validator(spec.id).iter_errors(given))
     if error is not None:
         raise InvalidInput(_sentence(error), param=_field(error))
-    for name, kind in media_fields(spec.input_schema).items():
-        if name in given:
-            _check_media(name, kind, given[name])
+    for name, kind, value in named_media(spec.input_schema, given):
+        _check_medium(f"input.{name}", kind, value)
     return given
 
 
-def _check_media(name: str, kind: str, value: str | list[str]) -> None:
-    """Raises InvalidInput for what cannot be a medium; whether it is one shows when its bytes are read."""
-    if isinstance(value, list):
-        for number, one in enumerate(value):
-            _check_media(f"{name}.{number}", kind, one)
-    elif is_address(value):
+def _check_medium(param: str, kind: str, value: str) -> None:
+    """Raises InvalidInput for what cannot name a medium; whether it is one shows when its bytes are read."""
+    if is_upload(value):
+        return
+    if is_address(value):
         if not value.lower().startswith("https://") and not settings().allow_private_addresses:
-            raise InvalidInput(f"input.{name} must be an https address.", param=f"input.{name}")
+            raise InvalidInput(f"{param} must be an https address.", param=param)
     elif kind != "image":
-        raise InvalidInput(f"input.{name} must be an https address.", param=f"input.{name}")
+        raise InvalidInput(f"{param} must be an https address or the id of an upload.", param=param)
     elif not _is_base64(inline_base64(value)):
         raise InvalidInput(
-            f"input.{name} must be an https address, a data URL or base64.", param=f"input.{name}"
+            f"{param} must be an https address, a data URL, base64 or the id of an upload.", param=param
         )
 
 

@@ -17,7 +17,7 @@ from common.ids import new_id
 from common.live import State
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
 from common.providers.base import ModelSpec
-from common.services import acceptance, catalog, lifecycle, users, webhook_endpoints
+from common.services import acceptance, catalog, lifecycle, uploads, users, webhook_endpoints
 from common.services.acceptance import AcceptedJob
 from common.services.users import Actor
 from common.settings import settings
@@ -72,6 +72,7 @@ def accept(
         webhook_endpoints.check_url(new.webhook_url, param="webhook_url")
     offer = catalog.offer(session, new.model)
     given = catalog.check_input(offer.spec, new.input)
+    uploads.require(session, actor.user_id, offer.spec.input_schema, given)
     parent = _parent(session, actor, new, offer.spec)
     price = catalog.quote(offer, given).credits
     now = clock.now()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from common.errors import Unavailable
 from common.providers.base import (
     Accepted,
     Adapter,
@@ -21,8 +21,9 @@ from common.providers.base import (
     Trouble,
     Unknown,
 )
+from common.providers.inputs import upload_ids
 from common.providers.registry import MODELS
-from common.services import claims, lifecycle
+from common.services import claims, lifecycle, uploads
 from common.services.catalog import with_defaults
 from common.services.claims import SubmitClaim
 from common.settings import settings
@@ -103,18 +104,22 @@ async def _submit(claim: SubmitClaim, at: tuple[Adapter, Http]) -> SubmitVerdict
 
 async def _media(adapter: Adapter, asked: Submission) -> dict[str, Media] | Rejected | NotAccepted:
     """What the input names, fetched where the provider wants bytes; or why the job cannot be sent like this."""
+    schema = MODELS[asked.model].input_schema
+    brought = upload_ids(schema, asked.input)
     try:
         return await media_of(
             shared().downloads,
             adapter,
-            MODELS[asked.model].input_schema,
+            schema,
             asked.input,
+            uploads=await in_transaction(uploads.sources, brought) if brought else {},
             allow_private=settings().allow_private_addresses,
         )
     except (SourceGone, SourceRefused) as error:
         return Rejected(code=ErrorCode.INVALID_INPUT, message=f"An input cannot be used: {error}")
-    except SourceTrouble as error:
-        return NotAccepted(trouble=Trouble.INPUT, message=f"An input could not be fetched: {error}")
+    except (SourceTrouble, SQLAlchemyError, Unavailable) as error:
+        reason = error if isinstance(error, SourceTrouble) else "the database does not say where it is"
+        return NotAccepted(trouble=Trouble.INPUT, message=f"An input could not be fetched: {reason}")
 
 
 def submission(claim: SubmitClaim) -> Submission:
@@ -131,13 +136,4 @@ def submission(claim: SubmitClaim) -> Submission:
 def _callback_url(token: str) -> str | None:
     """Where the provider may call; None where it could not reach us anyway."""
     base = settings().public_url
-    if not settings().allow_private_addresses and _is_private(urlsplit(base).hostname or ""):
-        return None
-    return f"{base}/callbacks/{token}"
-
-
-def _is_private(host: str) -> bool:
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
+    return f"{base}/callbacks/{token}" if settings().is_reachable(base) else None

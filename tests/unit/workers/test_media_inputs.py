@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,9 @@ from common.errors import InvalidInput
 from common.providers.base import Media
 from common.providers.inputs import form, medium, picture, pictures
 from common.services import catalog
+from common.services.uploads import Source
+from common.storage import storage
+from tests.infrastructure.inside import configured
 from tests.simulators.media import mp4, png
 from tests.unit.providers.fakes import adapter
 from workers.http import AioHttp
@@ -51,7 +57,12 @@ async def _answer(request: web.Request) -> web.Response:
 
 
 def resolved(
-    server: Any, given: dict[str, Any], *, bytes_only: bool = False, allow_private: bool = True
+    server: Any,
+    given: dict[str, Any],
+    *,
+    bytes_only: bool = False,
+    allow_private: bool = True,
+    uploads: dict[str, Source] | None = None,
 ) -> dict[str, Media]:
     """The media of this input; `@` stands for the server's address."""
     made = adapter("kling")
@@ -68,7 +79,9 @@ def resolved(
                 for name, value in given.items()
             }
             try:
-                found = await media_of(http.downloads, made, SCHEMA, named, allow_private=allow_private)
+                found = await media_of(
+                    http.downloads, made, SCHEMA, named, uploads=uploads or {}, allow_private=allow_private
+                )
             finally:
                 await http.close()
             return {value.replace(url, "@"): media for value, media in found.items()}
@@ -100,6 +113,66 @@ def test_one_picture_in_bytes_makes_all_of_them_bytes_but_no_film(web_server: An
 
 def test_who_takes_no_addresses_gets_bytes(web_server: Any) -> None:
     assert resolved(web_server, {"image": "@/fox.png"}, bytes_only=True) == {"@/fox.png": BYTES}
+
+
+# ---------------------------------------------------------------- uploads
+
+FOX_ID, HAT_ID, FILM_ID = (f"upl_{name:0>26}" for name in ("f0x", "hat", "f1m"))
+HAT = png("a hat")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[dict[str, Source]]:
+    """Uploads in this process's storage; providers can reach the film and the hat."""
+    (tmp_path / "content").mkdir()
+    with configured({"MEDIA_DIR": str(tmp_path / "media")}):
+        for key, content in (("uploads/fox.png", FOX), ("uploads/hat.png", HAT)):
+            path = tmp_path / "content" / "file"
+            path.write_bytes(content)
+            storage().put(key, path, "image/png")
+        yield {
+            FOX_ID: source("uploads/fox.png", FOX, None),
+            HAT_ID: source("uploads/hat.png", HAT, "https://cdn.example/hat.png"),
+            FILM_ID: source("uploads/film.mp4", b"", "https://cdn.example/film.mp4"),
+        }
+
+
+def source(key: str, content: bytes, url: str | None) -> Source:
+    return Source(key=key, content_type="image/png", sha256=hashlib.sha256(content).hexdigest(), url=url)
+
+
+def test_uploads_become_addresses_where_the_provider_can_reach_the_storage(
+    web_server: Any, kept: dict[str, Source]
+) -> None:
+    given = {"image": HAT_ID, "images": ["https://a.example/2.png"], "video": FILM_ID}
+    assert resolved(web_server, given, uploads=kept) == {
+        HAT_ID: Media(url="https://cdn.example/hat.png"),
+        "https://a.example/2.png": Media(url="https://a.example/2.png"),
+        FILM_ID: Media(url="https://cdn.example/film.mp4"),
+    }
+
+
+def test_where_it_cannot_all_pictures_become_bytes(web_server: Any, kept: dict[str, Source]) -> None:
+    given = {"images": [FOX_ID, HAT_ID, "@/fox.png"]}
+    hat = Media(base64=base64.b64encode(HAT).decode(), content_type="image/png")
+    assert resolved(web_server, given, uploads=kept) == {FOX_ID: BYTES, HAT_ID: hat, "@/fox.png": BYTES}
+    assert resolved(web_server, {"image": HAT_ID}, uploads=kept, bytes_only=True) == {HAT_ID: hat}
+
+
+def test_uploads_that_will_not_do(
+    web_server: Any, kept: dict[str, Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SourceGone, match="was deleted"):
+        resolved(web_server, {"image": FOX_ID}, uploads={})
+    with pytest.raises(SourceGone, match="not in storage"):
+        resolved(web_server, {"image": FOX_ID}, uploads={FOX_ID: source("uploads/none.png", FOX, None)})
+    with pytest.raises(SourceRefused, match="was changed"):
+        resolved(web_server, {"image": FOX_ID}, uploads={FOX_ID: source("uploads/hat.png", FOX, None)})
+    with pytest.raises(SourceRefused, match="cannot reach"):
+        resolved(web_server, {"video": FOX_ID}, uploads=kept)
+    monkeypatch.setattr("workers.media.inputs.PICTURE_BYTES", 10)  # more is unavailable
+    with pytest.raises(SourceTrouble):
+        resolved(web_server, {"image": FOX_ID}, uploads=kept)
 
 
 @pytest.mark.parametrize(
@@ -140,10 +213,11 @@ def test_a_redirect_to_a_private_place_is_not_followed(web_server: Any, loopback
         ("image", "data:image/png,plain", "input.image"),
         ("image", "not base64!", "input.image"),
         ("video", FOX_BASE64, "input.image"),
-        ("image", ["https://a.example/1.png", "?"], "input.image.1"),
+        ("image", "upl_short", "input.image"),
+        ("video", "upl_01kb3Xy4ffq7e6j0000000000z", "input.image"),
     ],
 )
-def test_what_cannot_be_a_medium_is_refused_at_once(kind: str, value: Any, param: str) -> None:
+def test_what_cannot_be_a_medium_is_refused_at_once(kind: str, value: str, param: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        catalog._check_media("image", kind, value)
+        catalog._check_medium(param, kind, value)
     assert refused.value.param == param
