@@ -22,6 +22,7 @@ from tests.integration.web.jobs import BODY, attempt, jobs_of, totals
 from tests.integration.web.serving import MOST, first, request, serving, talk, upload
 
 TEXT = json.dumps(BODY).encode()
+SOUND = b"ID3" + bytes(200)  # no end of it would be missed
 
 pytestmark = pytest.mark.xdist_group("web-protocol")  # they share the processes
 
@@ -70,7 +71,9 @@ def test_a_body_in_chunks_is_as_good(user: Api) -> None:
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-@pytest.mark.parametrize(("path", "most"), [("/v1/jobs", MOST), ("/callbacks/{token}", 65_536)])
+@pytest.mark.parametrize(
+    ("path", "most"), [("/v1/jobs", MOST), ("/v1/uploads", MOST), ("/callbacks/{token}", 65_536)]
+)
 def test_a_body_that_is_too_large(user: Api, path: str, most: int, chunked: bool) -> None:
     job = user.post("/v1/jobs", BODY)
     path = path.format(token=attempt(job["id"], Outcome.UNKNOWN))
@@ -99,6 +102,27 @@ def test_a_body_that_ends_too_early_is_no_job(user: Api, said: str, sent: bytes)
     check_error(answer)
     assert (answer.status, answer.json["error"]["code"]) == (400, "malformed_request")
     assert jobs_of(user) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        (f"Content-Length: {len(SOUND) + 1}", SOUND),
+        ("Transfer-Encoding: chunked", b"%x\r\n%s\r\n" % (len(SOUND), SOUND)),
+        ("Transfer-Encoding: chunked", b"%x\r\n%s" % (len(SOUND) + 50, SOUND)),
+    ],
+)
+def test_a_file_that_ends_too_early_is_no_upload(user: Api, said: str, sent: bytes) -> None:
+    head = request(user, "/v1/uploads", "Content-Type: audio/mpeg", said, method="POST")
+    answer = first(talk(user.url, head + sent, hang_up=True))
+    check_error(answer)
+    assert (answer.status, answer.json["error"]["code"]) == (400, "malformed_request")
+    assert user.get("/v1/uploads")["data"] == []
+
+
+def test_a_file_in_chunks_is_as_good(user: Api) -> None:
+    answer = upload(user.url, "/v1/uploads", user.token, iter([SOUND[:7], SOUND[7:]]), chunked=True)
+    assert (answer.status, json.loads(answer.body)["bytes"]) == (201, len(SOUND))
 
 
 def test_a_request_cannot_hide_behind_another(user: Api) -> None:

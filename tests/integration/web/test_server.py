@@ -15,6 +15,7 @@ from tests.integration.web.api import Api
 from tests.integration.web.conftest import new_user
 from tests.integration.web.jobs import BODY, PRICE, jobs_of
 from tests.integration.web.serving import serving
+from tests.simulators.media import png
 
 pytestmark = pytest.mark.xdist_group("web-server")  # they share the processes
 
@@ -57,6 +58,14 @@ def test_nobody_spends_more_than_they_have(url: str) -> None:
         statuses = list(pool.map(lambda _: poor.ask("POST", "/v1/jobs", BODY).status, range(20)))
     assert (statuses.count(202), statuses.count(402)) == (5, 15)
     assert poor.credits() == (0, 5 * PRICE)
+
+
+def test_the_same_file_at_both_workers_is_kept_once(user: Api) -> None:
+    picture = png(user.user_id)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: user.ask("POST", "/v1/uploads", picture), range(16)))
+    assert {answer.status for answer in answers} <= {200, 201}
+    assert len({answer.json["id"] for answer in answers}) == len(user.get("/v1/uploads")["data"]) == 1
 
 
 def test_figures_of_all_workers_are_added_up(user: Api) -> None:
