@@ -71,6 +71,7 @@ def _begin() -> None:
 def _end(made: Response) -> Response:
     """Name the request, count it, write it down: never with its query, and never with a callback's token."""
     made.headers["X-Request-Id"] = g.request_id
+    made.headers.update(g.get("rate_headers", {}))
     took_s = time.perf_counter() - g.began_at
     rule = request.url_rule.rule if request.url_rule else "unmatched"
     method = request.method if request.method in _METHODS else "OTHER"

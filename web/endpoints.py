@@ -15,7 +15,7 @@ from flask import Response, request
 from pydantic import BaseModel
 
 from common.db import again
-from web import auth
+from web import auth, rates
 from web.answers import answer
 from web.parsing import body_object, fit, query_values
 
@@ -28,7 +28,7 @@ class Access(Enum):
 
     ANYONE = "anyone"
     USER = "user"
-    SUBMITTER = "submitter"  # a user, recognised from memory where it was seen a moment ago
+    SUBMITTER = "submitter"  # a user, recognised from memory where it was seen a moment ago, and counted
     ADMIN = "admin"
 
 
@@ -73,6 +73,8 @@ def endpoint(
                 request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
             if access is not Access.ANYONE:
                 given["actor"] = _authorised(access)
+            if access is Access.SUBMITTER:
+                rates.count(given["actor"])
             if query is not None:
                 given["query"] = query_values(query)
             if body is not None:

@@ -137,7 +137,8 @@ def _responses(declared: Endpoint) -> dict[str, Any]:
     }
     always = _ERRORS_OF_ALL if declared.access is not Access.ANYONE else (503,)
     of_body = (400, 413, 415, 422) if declared.body or declared.takes_file else ()
-    refusals = {*always, *declared.errors, *of_body} - {*declared.also}
+    counted = (429,) if declared.access is Access.SUBMITTER else ()
+    refusals = {*always, *declared.errors, *counted, *of_body} - {*declared.also}
     return made | {str(status): {"$ref": "#/components/responses/error"} for status in sorted(refusals)}
 
 

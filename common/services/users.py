@@ -47,6 +47,8 @@ class Actor:
     email: str
     name: str
     role: Role
+    token_id: str = ""
+    rate_limit: str | None = None  # of the token, beside the user's own
 
     @property
     def is_admin(self) -> bool:

@@ -1,0 +1,82 @@
+"""Rate limits of submits: per user, and per token that has a limit of its own.
+
+They are counted in Redis for all web processes together. A Redis that is away neither stops nor delays a submit: for a
+while each process counts for itself then.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from functools import cache, lru_cache
+
+from flask import g
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage, RedisStorage
+from redis.exceptions import RedisError
+
+from common import broker
+from common.errors import RateLimited
+from common.services.users import Actor
+from common.settings import settings
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 0.3
+_AWAY_S = 5.0  # so long Redis is not asked again
+_TROUBLE = (RedisError, OSError, ValueError)
+_parsed = lru_cache(1000)(parse)
+
+
+def count(actor: Actor) -> None:
+    """Count a submit. Raises RateLimited for one too many.
+
+    What is left is told in the answer's headers, whatever the answer is.
+    """
+    found = [_hit(settings().rate_limit_submits, "user", actor.user_id)]
+    if actor.rate_limit:
+        found.append(_hit(actor.rate_limit, "token", actor.token_id))
+    left, limit, reset_s = min(found)
+    g.rate_headers = {
+        "x-ratelimit-limit-requests": str(limit),
+        "x-ratelimit-remaining-requests": str(max(0, left)),
+        "x-ratelimit-reset-requests": f"{reset_s}s",
+    }
+    if left < 0:
+        raise RateLimited(
+            f"There can be {limit} submits in this time; try again later.", retry_after_s=reset_s
+        )
+
+
+def _hit(limit: str, kind: str, of: str) -> tuple[int, int, int]:
+    """How many are left after this one (below zero: it is one too many), of how many, and for how many seconds."""
+    item: RateLimitItem = _parsed(limit)
+    window_s, now = item.get_expiry(), time.time()
+    number = int(now // window_s)
+    hits = _counters().hit(item.key_for(kind, of, str(number)), window_s)
+    return item.amount - hits, item.amount, max(1, math.ceil((number + 1) * window_s - now))
+
+
+class _Counters:
+    """Where hits are counted."""
+
+    def __init__(self) -> None:
+        pool = broker.client(_TIMEOUT_S).connection_pool
+        self._shared = RedisStorage("redis://", connection_pool=pool, key_prefix="wxiai:rates")
+        self._own = MemoryStorage()
+        self._ask_again_at = 0.0
+
+    def hit(self, key: str, window_s: int) -> int:
+        if time.monotonic() >= self._ask_again_at:
+            try:
+                return self._shared.incr(key, window_s)
+            except _TROUBLE as error:
+                log.warning("rate limits are counted by each process for itself: %s", type(error).__name__)
+                self._ask_again_at = time.monotonic() + _AWAY_S
+        return self._own.incr(key, window_s)
+
+
+@cache
+def _counters() -> _Counters:
+    return _Counters()
