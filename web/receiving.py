@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import gevent
 from flask import request
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.formparser import FormDataParser
 
 from common.errors import InvalidInput, MalformedRequest, TooLarge, Unavailable
@@ -23,6 +23,7 @@ from common.errors import InvalidInput, MalformedRequest, TooLarge, Unavailable
 LONGEST_S = 900.0  # 32 MiB at 300 kbit/s
 _AT_ONCE = 32  # of this process: each has a temporary file
 _BLOCK_BYTES = 64 * 1024
+_FORM_BYTES = 8 * _BLOCK_BYTES  # of a form's text, and of a block of its file while werkzeug looks through it
 _NAME_LENGTH = 255
 _room = BoundedSemaphore(_AT_ONCE)
 
@@ -68,11 +69,14 @@ def _receive(draft: _Draft) -> None:
     try:
         # Silent, it would take the rest of a broken form for all of it.
         form = FormDataParser(
-            cast(Any, draft.part), silent=False, max_form_memory_size=_BLOCK_BYTES, max_form_parts=8
+            cast(Any, draft.part), silent=False, max_form_memory_size=_FORM_BYTES, max_form_parts=8
         )
         _, fields, files = form.parse(cast(Any, body), request.mimetype, None, request.mimetype_params)
-    except ValueError:
-        raise MalformedRequest("The form is broken: no boundary, or no end.") from None
+    except (
+        ValueError,
+        RequestEntityTooLarge,
+    ):  # the latter for what is between the boundaries and in no file
+        raise MalformedRequest("The form is broken: no boundary, a wrong one, or no end.") from None
     for name in [*fields, *files]:
         if name != "file":
             raise InvalidInput("The form has one field, `file`.", param=_shown(name) or "file")

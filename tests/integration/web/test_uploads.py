@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import select
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from common import clock
 from common.db import reading, transaction
@@ -29,6 +33,7 @@ SOUND = b"ID3" + bytes(200)
 BARE = {"Content-Type": "application/octet-stream"}
 FORM = {"Content-Type": "multipart/form-data; boundary=xx"}
 LIMIT = 100_000
+BLOCK = 32 * 1024
 
 
 def send(user: Api, content: bytes, headers: dict[str, str] | None = None) -> Answer:
@@ -125,6 +130,7 @@ def test_the_same_content_is_kept_once_for_each_user(user: Api, other: Api) -> N
         (form(), FORM, 422, "as a file"),
         (part(FOX), FORM, 400, "broken"),
         (form(part(FOX)), {"Content-Type": "multipart/form-data"}, 400, "broken"),
+        (form(part(bytes(LIMIT // 2)), part(FOX)).replace(b"-xx", b"-yy"), FORM, 400, "broken"),
         (form(part(FOX)), {"Content-Type": "multipart/mixed; boundary=xx"}, 422, "as a file"),
         (form(part(bytes(LIMIT))), FORM, 413, "too large"),
         (bytes(LIMIT + 1), BARE, 413, "too large"),
@@ -144,6 +150,7 @@ def test_the_same_content_is_kept_once_for_each_user(user: Api, other: Api) -> N
         "empty form",
         "cut form",
         "no boundary",
+        "another boundary",
         "no form",
         "large form",
         "large",
@@ -324,3 +331,38 @@ def test_one_that_vanishes_while_it_is_stored(make_user: MakeUser) -> None:
         session.get_one(Upload, fox).deleted_at = clock.now()
     with transaction() as session, pytest.raises(uploads.Conflict):
         uploads.stored(session, fox)
+
+
+# ---------------------------------------------------------------- size
+
+
+class Stream:
+    """A body that nobody has in memory."""
+
+    def __init__(self, head: bytes, blocks: int, tail: bytes) -> None:
+        self._pieces = itertools.chain([head], itertools.repeat(bytes(BLOCK), blocks), [tail])
+        self.size = len(head) + blocks * BLOCK + len(tail)
+
+    def read(self, size: int = -1) -> bytes:
+        return next(self._pieces, b"")
+
+
+@pytest.mark.parametrize("as_form", [False, True])
+def test_a_large_file_needs_little_memory(user: Api, app: Flask, as_form: bool) -> None:
+    whole = form(part(SOUND + b"|"))
+    head, tail = whole.split(b"|") if as_form else (SOUND, b"")
+    body = Stream(head, 24 * 2**20 // BLOCK, tail)
+    environ = EnvironBuilder("/v1/uploads", method="POST").get_environ()
+    environ |= {
+        "wsgi.input": body,
+        "CONTENT_LENGTH": str(body.size),
+        "HTTP_AUTHORIZATION": f"Bearer {user.token}",
+    }
+    environ["CONTENT_TYPE"] = (FORM if as_form else BARE)["Content-Type"]
+    tracemalloc.start()
+    try:
+        said = b"".join(run_wsgi_app(app, environ)[0])
+        assert json.loads(said).get("bytes") == len(SOUND) + 24 * 2**20, said
+        assert tracemalloc.get_traced_memory()[1] < 3 * 2**20
+    finally:
+        tracemalloc.stop()
