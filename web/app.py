@@ -22,6 +22,7 @@ from web.api import (
     jobs,
     media,
     models,
+    schedules,
     tools,
     uploads,
     webhooks,
@@ -41,6 +42,7 @@ def create_app() -> Flask:
     for room in (
         jobs,
         events,
+        schedules,
         models,
         account,
         tools,

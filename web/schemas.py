@@ -137,6 +137,29 @@ class PageQuery(Query):
     after: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 
+# ---------------------------------------------------------------- schedules
+
+
+class NewSchedule(Body):
+    """A job to submit by the clock: give either `cron` or `interval_s`."""
+
+    name: Annotated[str, Field(max_length=255)] = ""
+    cron: Annotated[str, Field(max_length=255, examples=["30 9 * * MON-FRI"])] | None = None
+    interval_s: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    timezone: Annotated[str, Field(max_length=64, examples=["Europe/Berlin"])] = "UTC"
+    job: NewJob
+    enabled: bool = True
+    catch_up: Annotated[bool, Field(description="Whether runs that were missed are made up for by one")] = (
+        True
+    )
+
+
+class ScheduleChange(NewSchedule):
+    """What to change about a schedule; what is absent stays."""
+
+    job: NewJob = NewJob(model="", input={})
+
+
 # ---------------------------------------------------------------- users and tokens
 
 
@@ -148,9 +171,10 @@ class SignIn(Body):
 
 
 class NewToken(Body):
-    """A token to create."""
+    """A token to create; `rate_limit`, e.g. `60/minute`, is of submits with it, beside your own."""
 
     name: Name
+    rate_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")] | None = None
 
 
 class NewUser(Body):

@@ -158,6 +158,27 @@ class Quote(Shape):
     breakdown: list[dict[str, Any]]
 
 
+class Schedule(Shape):
+    """A job by the clock."""
+
+    id: str
+    object: Literal["schedule"]
+    name: str
+    cron: str | None
+    interval_s: int | None
+    timezone: str
+    job: dict[str, Any]
+    enabled: bool
+    catch_up: bool
+    next_runs: list[datetime]
+    last_run_at: datetime | None
+    last_job_id: str | None
+    last_error: str | None = Field(description="Why the last run did not become a job")
+    runs: int
+    created_at: datetime
+    updated_at: datetime
+
+
 # ---------------------------------------------------------------- webhooks
 
 
@@ -281,6 +302,7 @@ class Token(Shape):
     object: Literal["token"]
     name: str
     created_at: datetime
+    rate_limit: str = Field("", description="Of submits with it; absent where it has none of its own")
 
 
 class NewToken(Token):

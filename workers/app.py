@@ -88,6 +88,11 @@ app.conf.update(
             }
             for step in Step
         },
+        "schedules": {
+            "task": "workers.schedules",
+            "schedule": settings().tick_s,
+            "options": {"expires": EXPIRES_S},
+        },
         "sweep": {"task": "workers.sweep", "schedule": settings().sweep_s, "options": {"expires": 30}},
         # Asked often, done once a day or when a callback does not fit.
         "keys": {"task": "workers.keys", "schedule": 60.0, "options": {"expires": 30}},

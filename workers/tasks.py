@@ -7,7 +7,7 @@ import logging
 
 from common.db import reading, transaction
 from common.gate import DEGRADED, run_migrations
-from common.services import callbacks, credits, proof
+from common.services import callbacks, credits, proof, schedules
 from common.services import sweep as sweeping
 from common.words import Step
 from workers import engine
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _UPGRADE_S = 6 * 3600  # every statement of an upgrade has its own limit; this one only ends what hangs
 _MOST_ROUNDS = 50  # of one part of a sweep; the next sweep is near
+_MOST_RUNS = 200  # of schedules in one tick
 _LOGGED = 20
 
 
@@ -55,6 +56,18 @@ def store() -> None:
 def deliver() -> None:
     """Send what the outbox owes."""
     _tick(Step.DELIVER)
+
+
+@app.task(name="workers.schedules")
+def run_schedules() -> None:
+    """Submit the jobs whose time has come."""
+    with reading() as session:
+        more = schedules.any_due(session)
+    for _ in range(_MOST_RUNS):
+        if not more or stopping():
+            break
+        with transaction() as session:
+            more = schedules.run_one(session)
 
 
 @app.task(name="workers.sweep")

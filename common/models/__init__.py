@@ -5,6 +5,7 @@ from common.models.credits import CreditAccount, LedgerEntry
 from common.models.jobs import Artifact, IdempotencyKey, Job, JobAttempt, JobEvent, JobStep
 from common.models.legacy import LegacyRecord
 from common.models.platform import AppSetting, CatalogModel, MigrationLedger, MigrationReport
+from common.models.schedules import Schedule
 from common.models.tools import Tool
 from common.models.uploads import Upload
 from common.models.users import ApiToken, Auth, Group, User
@@ -28,6 +29,7 @@ __all__ = [
     "MigrationLedger",
     "MigrationReport",
     "ProviderAccount",
+    "Schedule",
     "Tool",
     "Upload",
     "User",

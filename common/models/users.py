@@ -67,3 +67,4 @@ class ApiToken(Base):
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True, info={"compat": "required"})
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, info={"compat": "required"})
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    rate_limit: Mapped[str | None] = mapped_column(String(32))  # of submits with it, beside its user's own

@@ -59,7 +59,13 @@ def _granted(session: Session, reference: str) -> LedgerEntry | None:
 
 
 def issue_token(
-    session: Session, admin: Actor, user_id: str, name: str, key: str | None = None
+    session: Session,
+    admin: Actor,
+    user_id: str,
+    name: str,
+    key: str | None = None,
+    *,
+    rate_limit: str | None = None,
 ) -> tuple[str, ApiToken]:
     """A token for a user: the secret and its row. Raises NotFound.
 
@@ -68,13 +74,13 @@ def issue_token(
     """
     users.get_user(session, user_id)
     if key is None:
-        return users.create_token(session, user_id, name)
-    body = hashlib.sha256(f"{user_id}\0{name}".encode()).hexdigest()
+        return users.create_token(session, user_id, name, rate_limit=rate_limit)
+    body = hashlib.sha256(f"{user_id}\0{name}\0{rate_limit or ''}".encode()).hexdigest()
     earlier = jobs.claim_key(session, admin.user_id, Once(_TOKEN_ROUTE, key, body), "")
     known = session.get_one(IdempotencyKey, (admin.user_id, _TOKEN_ROUTE, key))
     secret = _derived(admin, key, known.created_at)
     if earlier is None:
-        secret, row = users.create_token(session, user_id, name, token=secret)
+        secret, row = users.create_token(session, user_id, name, token=secret, rate_limit=rate_limit)
         known.result_id = row.id
         return secret, row
     issued = session.get(ApiToken, earlier)

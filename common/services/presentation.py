@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.clock import iso, iso_epoch
-from common.models import ApiToken, Artifact, Job, LedgerEntry, Upload, User, WebhookDelivery, WebhookEndpoint
+from common.models import (
+    ApiToken,
+    Artifact,
+    Job,
+    LedgerEntry,
+    Schedule,
+    Upload,
+    User,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 from common.services import webhook_endpoints
 from common.services.acceptance import AcceptedJob
 from common.settings import settings
@@ -116,7 +126,8 @@ def managed_user_object(user: User, weights: Mapping[str, int]) -> dict[str, Any
 
 def token_object(token: ApiToken) -> dict[str, Any]:
     """A token, without its secret."""
-    return {"id": token.id, "object": "token", "name": token.name, "created_at": iso(token.created_at)}
+    shown = {"id": token.id, "object": "token", "name": token.name, "created_at": iso(token.created_at)}
+    return {**shown, "rate_limit": token.rate_limit} if token.rate_limit else shown
 
 
 def endpoint_object(endpoint: WebhookEndpoint) -> dict[str, Any]:
@@ -155,4 +166,26 @@ def delivery_object(delivery: WebhookDelivery) -> dict[str, Any]:
         "tried_at": iso(delivery.tried_at),
         "delivered_at": iso(delivery.delivered_at),
         "next_try_at": iso_epoch(delivery.due_at) if is_waiting else None,
+    }
+
+
+def schedule_object(schedule: Schedule, next_runs: Sequence[float]) -> dict[str, Any]:
+    """A job by the clock, and when it is due next (epoch seconds)."""
+    return {
+        "id": schedule.id,
+        "object": "schedule",
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "interval_s": schedule.interval_s,
+        "timezone": schedule.timezone,
+        "job": schedule.job,
+        "enabled": schedule.enabled,
+        "catch_up": schedule.catch_up,
+        "next_runs": [iso_epoch(moment) for moment in next_runs],
+        "last_run_at": iso_epoch(schedule.last_at) if schedule.last_at else None,
+        "last_job_id": schedule.last_job_id,
+        "last_error": schedule.last_error,
+        "runs": schedule.runs,
+        "created_at": iso(schedule.created_at),
+        "updated_at": iso(schedule.updated_at),
     }

@@ -61,15 +61,15 @@ class Actor:
 def authenticate(session: Session, token: str) -> Actor:
     """The actor behind a Bearer token: one of ours, or a key that Open WebUI gave."""
     row = session.execute(
-        select(User, ApiToken.expires_at)
+        select(User, ApiToken.id, ApiToken.expires_at, ApiToken.rate_limit)
         .join(ApiToken, ApiToken.user_id == User.id)
         .where(ApiToken.fingerprint == fingerprint(token))
     ).one_or_none()
     if row is not None:
-        user, expires_at = row
+        user, token_id, expires_at, rate_limit = row
         if expires_at is not None and expires_at <= clock.now():
             raise Unauthenticated("This token has expired; sign in again.")
-        return actor_of(user)
+        return replace(actor_of(user), token_id=token_id, rate_limit=rate_limit)
     legacy = openwebui.owner_of_key(session, token)
     if legacy is None:
         raise Unauthenticated
@@ -294,10 +294,11 @@ def change_user(
 
 
 def create_token(
-    session: Session, user_id: str, name: str, *, token: str | None = None
+    session: Session, user_id: str, name: str, *, token: str | None = None, rate_limit: str | None = None
 ) -> tuple[str, ApiToken]:
     """A new token (or the operator's own, `token`): the secret, which is not kept, and its row."""
     secret, row = _new_token(user_id, name, None, token)
+    row.rate_limit = rate_limit
     session.add(row)
     session.flush()
     return secret, row

@@ -73,7 +73,7 @@ def ledger(actor: Actor, query: schemas.LedgerQuery) -> dict[str, Any]:
 def create_token(actor: Actor, body: schemas.NewToken) -> dict[str, Any]:
     """Create a token. The secret is shown only in this answer."""
     with transaction() as session:
-        secret, row = users.create_token(session, actor.user_id, body.name)
+        secret, row = users.create_token(session, actor.user_id, body.name, rate_limit=body.rate_limit)
         return {**token_object(row), "token": secret}
 
 

@@ -79,7 +79,9 @@ def create_token(actor: Actor, user_id: str, body: schemas.NewToken) -> dict[str
     """Create a token for a user. A repeat with the same Idempotency-Key answers the same token."""
     key = idempotency_key()
     with transaction() as session:
-        secret, row = administration.issue_token(session, actor, user_id, body.name, key)
+        secret, row = administration.issue_token(
+            session, actor, user_id, body.name, key, rate_limit=body.rate_limit
+        )
         return {**token_object(row), "token": secret}
 
 

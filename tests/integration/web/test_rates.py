@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from flask import Flask
 from redis import Redis
 
 from common import broker
@@ -64,3 +65,13 @@ def test_without_redis_a_process_counts_for_itself(user: Api, monkeypatch: pytes
     monkeypatch.setattr(broker, "client", lambda timeout_s: nowhere)
     answers = [user.ask("POST", "/v1/jobs", BODY).status for _ in range(4)]
     assert answers == [202, 202, 202, 429]
+
+
+def test_a_token_may_have_a_limit_of_its_own(app: Flask, user: Api) -> None:
+    made = user.post("/v1/tokens", {"name": "lent", "rate_limit": "1/hour"})
+    assert made["rate_limit"] == "1/hour"
+    lent = Api(made["token"], app=app)
+    assert lent.ask("POST", "/v1/jobs", BODY).headers["x-ratelimit-limit-requests"] == "1"
+    assert lent.ask("POST", "/v1/jobs", BODY).status == 429
+    assert user.ask("POST", "/v1/jobs", BODY).headers["x-ratelimit-remaining-requests"] == "0"
+    assert user.ask("POST", "/v1/tokens", {"name": "x", "rate_limit": "often"}).status == 422
