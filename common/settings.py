@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     )
     rate_limit_submits: str = "600/minute"  # per user
     max_body_bytes: Annotated[int, Field(gt=0)] = 33_554_432
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()  # pages of these may call the API from a browser
 
     @field_validator("database_url")
     @classmethod
@@ -153,6 +154,16 @@ class Settings(BaseSettings):
         if any(delay < 0 for delay in delays):
             raise ValueError("must not be negative")
         return delays
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        if wrong := [each for each in origins if not re.fullmatch(r"\*|https?://[^/\s]+", each)]:
+            raise ValueError(f"{wrong[0]!r} must look like https://app.example.com, or be *")
+        return origins
 
     @field_validator("rate_limit_submits")
     @classmethod

@@ -8,6 +8,7 @@ import re
 import time
 
 from flask import Flask, Response, abort, g, request
+from flask_cors import CORS
 
 from common.settings import settings
 from web import commands, errors, metrics
@@ -29,6 +30,9 @@ from web.api import (
 )
 
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_EXPOSED = ["Location", "Idempotent-Replayed", "Retry-After", "X-Request-Id", "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "openai-poll-after-ms"]  # fmt: skip
+_PREFLIGHT_S = 600  # how long a browser may remember what it may do
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 access_log = logging.getLogger("web.access")
 
@@ -55,6 +59,8 @@ def create_app() -> Flask:
         docs,
     ):
         app.register_blueprint(room.blueprint)
+    if settings().cors_origins:
+        CORS(app, origins=list(settings().cors_origins), expose_headers=_EXPOSED, max_age=_PREFLIGHT_S)
     errors.register(app)
     app.before_request(_begin)
     app.after_request(_end)
