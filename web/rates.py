@@ -49,6 +49,15 @@ def count(actor: Actor) -> None:
         )
 
 
+def count_upload(actor: Actor) -> None:
+    """Count an upload: a user may send as many as jobs, counted apart. Raises RateLimited for one too many."""
+    left, limit, reset_s = _hit(settings().rate_limit_submits, "uploads", actor.user_id)
+    if left < 0:
+        raise RateLimited(
+            f"There can be {limit} uploads in this time; try again later.", retry_after_s=reset_s
+        )
+
+
 def _hit(limit: str, kind: str, of: str) -> tuple[int, int, int]:
     """How many are left after this one (below zero: it is one too many), of how many, and for how many seconds."""
     item: RateLimitItem = _parsed(limit)

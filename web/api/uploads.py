@@ -17,7 +17,7 @@ from common.services.presentation import upload_object
 from common.services.uploads import NewUpload
 from common.services.users import Actor
 from common.storage import LocalStorage, storage
-from web import schemas, shapes
+from web import rates, schemas, shapes
 from web.answers import JsonResponse, answer, listing
 from web.aside import aside
 from web.endpoints import Access, endpoint
@@ -28,7 +28,9 @@ blueprint = Blueprint("uploads", __name__, url_prefix="/v1/uploads")
 
 
 @blueprint.post("")
-@endpoint(access=Access.USER, takes_file=True, returns=shapes.Upload, status=201, also=(200,), errors=(409,))
+@endpoint(
+    access=Access.USER, takes_file=True, returns=shapes.Upload, status=201, also=(200,), errors=(409, 429)
+)
 def create(actor: Actor) -> Response:
     """Upload a picture (PNG, JPEG, GIF, WebP), a film (MP4, QuickTime, WebM) or a sound (MP3, M4A, WAV).
 
@@ -36,6 +38,7 @@ def create(actor: Actor) -> Response:
     along are not believed. The id may then stand in every media input of your jobs. The same content again answers
     200 with the upload that you have.
     """
+    rates.count_upload(actor)
     with received_file() as received:
         shown, is_new = _keep(actor, received, _looked_at(received))
     return answer(shown, 201 if is_new else 200, {"Location": f"/v1/uploads/{shown['id']}"})

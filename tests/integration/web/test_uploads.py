@@ -21,12 +21,13 @@ from common.db import reading, transaction
 from common.ids import new_id
 from common.models import Upload
 from common.services import uploads
-from common.settings import Settings
+from common.settings import Settings, settings
 from tests.infrastructure.client import Answer
 from tests.integration.web.api import Api
 from tests.integration.web.conftest import MakeUser
 from tests.integration.web.jobs import fail, jobs_of, succeed
 from tests.simulators.media import mp4, png
+from web import rates
 
 FOX, FILM = png("a fox"), mp4("a film")
 SOUND = b"ID3" + bytes(200)
@@ -366,3 +367,11 @@ def test_a_large_file_needs_little_memory(user: Api, app: Flask, as_form: bool) 
         assert tracemalloc.get_traced_memory()[1] < 3 * 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_nobody_sends_without_end(user: Api, other: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = settings().model_copy(update={"rate_limit_submits": "2/hour"})
+    monkeypatch.setattr(rates, "settings", lambda: few)
+    assert [send(user, FOX).status for _ in range(3)] == [201, 200, 429]
+    assert user.ask("POST", "/v1/jobs", video("https://a.example/fox.png")).status == 202
+    assert send(other, FOX).status == 201
