@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Text, cast, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, load_only
 
@@ -26,6 +27,7 @@ from common.words import Outcome, Status, Step
 LONGEST_DEADLINE_S = 86_400.0
 KEY_LIVES = timedelta(hours=24)
 _HINT_LIMIT = 16_384
+_PAGE_CHARACTERS = 16 * 1024 * 1024  # of inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,16 +219,23 @@ def artifacts(session: Session, job_ids: list[str]) -> dict[str, list[Artifact]]
 def page(
     session: Session, actor: Actor, *, status: Status | None, model: str | None, limit: int, after: str | None
 ) -> tuple[list[Job], bool]:
-    """The actor's jobs, newest first, from behind the job `after`; and whether there are more."""
-    query = select(Job).where(Job.user_id == actor.user_id)
+    """The actor's jobs, newest first, from behind the job `after`; and whether there are more.
+
+    It ends early where inputs are large: with pictures in them a hundred may have gigabytes.
+    """
+    query = select(Job.id, func.length(cast(Job.input, Text))).where(Job.user_id == actor.user_id)
     if status is not None:
         query = query.where(Job.status == status)
     if model is not None:
         query = query.where(Job.model == model)
     if after is not None:
         query = query.where(Job.id < after)
-    rows = list(session.scalars(query.order_by(Job.id.desc()).limit(limit + 1)))
-    return rows[:limit], len(rows) > limit
+    found = session.execute(query.order_by(Job.id.desc()).limit(limit + 1)).all()
+    sizes = accumulate(size for _, size in found)
+    fitting = sum(size <= _PAGE_CHARACTERS for size in sizes)
+    ids = [job_id for job_id, _ in found[: min(limit, max(fitting, 1))]]
+    rows = session.scalars(select(Job).where(Job.id.in_(ids)).order_by(Job.id.desc()))
+    return list(rows), len(found) > len(ids)
 
 
 # ---------------------------------------------------------------- cancel

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from common.db import transaction
 from common.models import CatalogModel
-from common.services import catalog
+from common.services import catalog, jobs
 from common.words import Status, Step
 from tests.infrastructure.children import wait_until
 from tests.infrastructure.valkey import Valkey
@@ -213,6 +213,17 @@ def test_a_full_last_page_has_nothing_behind_it(user: Api) -> None:
         user.post("/v1/jobs", BODY)
     page = user.get("/v1/jobs?limit=2")
     assert (len(page["data"]), page["has_more"], page["next"]) == (2, False, None)
+
+
+def test_a_page_ends_early_where_inputs_are_large(user: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_PAGE_CHARACTERS", 2000)
+    ids = [user.submit(MODEL, "x" * length)["id"] for length in (10, 10, 3000, 1500, 10)]
+    pages, query = [], "/v1/jobs?limit=3"
+    while query:
+        page = user.get(query)
+        pages.append([job["id"] for job in page["data"]])
+        query = f"/v1/jobs?limit=3&after={page['next']}" if page["has_more"] else ""
+    assert pages == [[ids[4], ids[3]], [ids[2]], [ids[1], ids[0]]]
 
 
 def test_filters_narrow_the_list(user: Api) -> None:
