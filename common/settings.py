@@ -198,7 +198,7 @@ def _is_private(host: str) -> bool:
     try:
         return not ip_address(host).is_global
     except ValueError:
-        return host == "localhost" or host.endswith((".localhost", ".local", ".internal"))
+        return "." not in host or host.endswith((".localhost", ".local", ".internal"))
 
 
 def _text(value: str | SecretStr) -> str:
