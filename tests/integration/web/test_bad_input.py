@@ -370,7 +370,9 @@ def test_the_same_requests_without_the_fault_are_taken(people: dict[str, Any]) -
         WITH.format("9223372036854775807").encode(),
         WITH.format("1e308").encode(),
         json.dumps({**BODY, "metadata": {"a": "x" * 16_000}, "priority": 100, "deadline_s": 86_400}).encode(),
-        json.dumps({**BODY, "webhook_url": "http://[2606:4700:4700::1111]:8080/h?q=1#f", "parent_id": None}).encode(),
+        json.dumps(
+            {**BODY, "webhook_url": "http://[2606:4700:4700::1111]:8080/h?q=1#f", "parent_id": None}
+        ).encode(),
         json.dumps({**BODY, "input": {"prompt": "x" * 10_000, "width": 512, "height": 512}}).encode(),
     ):
         answer = user.ask("POST", "/v1/jobs", body, {"Content-Type": "application/json; charset=utf-8"})
