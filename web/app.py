@@ -22,6 +22,7 @@ from web.api import (
     health,
     jobs,
     media,
+    midjourney,
     models,
     schedules,
     tools,
@@ -61,6 +62,8 @@ def create_app() -> Flask:
         app.register_blueprint(room.blueprint)
     if settings().cors_origins:
         CORS(app, origins=list(settings().cors_origins), expose_headers=_EXPOSED, max_age=_PREFLIGHT_S)
+    app.register_blueprint(midjourney.submits)
+    app.register_blueprint(midjourney.tasks)
     errors.register(app)
     app.before_request(_begin)
     app.after_request(_end)

@@ -46,8 +46,12 @@ forget = _memory.forget  # after a change of tokens or roles in this process
 
 
 def bearer() -> str:
-    """The token of this request. Raises Unauthenticated where there is none or it cannot be one."""
-    match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
+    """The token of this request. Raises Unauthenticated where there is none or it cannot be one.
+
+    Clients of midjourney-proxy servers send it as `mj-api-secret` (fact sheet midjourney_proxy.md, section 1).
+    """
+    said = request.headers.get("Authorization") or f"Bearer {request.headers.get('mj-api-secret', '')}"
+    match = _BEARER.fullmatch(said)
     if match is None:
         raise Unauthenticated
     return match[1]

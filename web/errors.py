@@ -34,14 +34,15 @@ _OUTAGES = (OperationalError, InterfaceError, PoolTimeout)
 
 def register(app: Flask) -> None:
     """Answer every error of this application in the one shape."""
-    app.register_error_handler(AppError, _app_error)
+    app.register_error_handler(AppError, app_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(PoolTimeout, _outage)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _app_error(error: AppError) -> Response:
+def app_error(error: AppError) -> Response:
+    """Our own errors, in the one shape."""
     status = STATUS[error.kind]
     return answer(
         error_object(error.code, error.kind, str(error), error.param),

@@ -185,7 +185,18 @@ def _definitions(models: list[type[BaseModel]]) -> dict[str, Any]:
     _, top = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     found: dict[str, Any] = top.get("$defs", {})
     names = {model.__name__: _title(model) for model in models if model.__name__ != _title(model)}
-    return {names.get(name, name): schema for name, schema in found.items()}
+    return {names.get(name, name): _renamed(schema, names) for name, schema in found.items()}
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """The schema with its references to the models of these names led to their titles."""
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    to = str(value.get("$ref", "")).rpartition("/")[2]
+    own = {**value, "$ref": _REF.format(model=names[to])} if to in names else value
+    return {name: _renamed(item, names) for name, item in own.items()}
 
 
 def _inputs() -> dict[str, Any]:

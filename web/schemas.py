@@ -160,6 +160,88 @@ class ScheduleChange(NewSchedule):
     job: NewJob = NewJob(model="", input={})
 
 
+# ---------------------------------------------------------------- the Midjourney dialect
+
+
+class MidjourneyBody(Body):
+    """What every submit may hold; fields of servers that we are not are left aside."""
+
+    model_config = ConfigDict(extra="ignore", strict=False, frozen=True)
+
+    state: Annotated[str, Field(max_length=255, description="Comes back with the task")] | None = None
+    notifyHook: WebUrl | Literal[""] | None = None  # noqa: N815 - the protocol's own names
+
+
+class MidjourneyImagine(MidjourneyBody):
+    """A prompt, and pictures as data URLs."""
+
+    prompt: Annotated[str, Field(max_length=6000)]
+    base64Array: list[str] | None = None  # noqa: N815
+    base64: str | None = None
+    botType: Annotated[str, Field(max_length=32)] | None = None  # noqa: N815
+    accountFilter: dict[str, Any] | None = None  # noqa: N815
+
+
+class MidjourneyChange(MidjourneyBody):
+    """An action on one of a grid's pictures."""
+
+    taskId: Annotated[str, Field(max_length=128)]  # noqa: N815
+    action: Annotated[str, Field(max_length=32, examples=["UPSCALE"])]
+    index: Annotated[int, Field(ge=1, le=4)] | None = None
+
+
+class MidjourneySimpleChange(MidjourneyBody):
+    """The same in one text."""
+
+    content: Annotated[str, Field(max_length=200, examples=["job_01k… U1"])]
+
+
+class MidjourneyAction(MidjourneyBody):
+    """A button of a task."""
+
+    taskId: Annotated[str, Field(max_length=128)]  # noqa: N815
+    customId: Annotated[str, Field(max_length=300)]  # noqa: N815
+
+
+class MidjourneyModal(MidjourneyBody):
+    """The answer to a window, whose id code 21 gave."""
+
+    taskId: Annotated[str, Field(max_length=128)]  # noqa: N815
+    prompt: Annotated[str, Field(max_length=6000)] | None = None
+    maskBase64: str | None = None  # noqa: N815
+
+
+class MidjourneyBlend(MidjourneyBody):
+    """Two to five pictures as data URLs."""
+
+    base64Array: list[str]  # noqa: N815
+    dimensions: Annotated[str, Field(max_length=32, examples=["SQUARE"])] | None = None
+    botType: Annotated[str, Field(max_length=32)] | None = None  # noqa: N815
+
+
+class MidjourneyDescribe(MidjourneyBody):
+    """A picture as a data URL, or its address."""
+
+    base64: str | None = None
+    link: str | None = None
+    botType: Annotated[str, Field(max_length=32)] | None = None  # noqa: N815
+
+
+class MidjourneyShorten(MidjourneyBody):
+    """A prompt."""
+
+    prompt: Annotated[str, Field(max_length=6000)]
+    botType: Annotated[str, Field(max_length=32)] | None = None  # noqa: N815
+
+
+class MidjourneyIds(Body):
+    """Tasks to show."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    ids: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=100)] | None = None
+
+
 # ---------------------------------------------------------------- users and tokens
 
 

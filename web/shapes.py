@@ -158,6 +158,15 @@ class Quote(Shape):
     breakdown: list[dict[str, Any]]
 
 
+class MidjourneySubmitted(Shape):
+    """What midjourney-proxy servers answer to every submit: 1 accepted, 21 asks for more, 3 and 4 refused."""
+
+    code: int
+    description: str
+    result: str | None
+    properties: dict[str, Any]
+
+
 class Schedule(Shape):
     """A job by the clock."""
 

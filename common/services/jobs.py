@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import accumulate
@@ -216,9 +217,24 @@ def artifacts(session: Session, job_ids: list[str]) -> dict[str, list[Artifact]]
     return found
 
 
+def some(session: Session, actor: Actor, job_ids: Collection[str]) -> dict[str, Job]:
+    """Those of these that are the actor's own jobs."""
+    query = select(Job).where(Job.id.in_(job_ids), Job.user_id == actor.user_id)
+    return {job.id: job for job in session.scalars(query)}
+
+
+def results_of_keys(session: Session, actor: Actor, route: str, keys: Collection[str]) -> dict[str, str]:
+    """The ids of the jobs that these keys of the actor's made there."""
+    query = select(IdempotencyKey.key, IdempotencyKey.result_id).where(
+        IdempotencyKey.user_id == actor.user_id, IdempotencyKey.route == route, IdempotencyKey.key.in_(keys)
+    )
+    return {key: job_id for key, job_id in session.execute(query)}
+
+
 def page(
-    session: Session, actor: Actor, *, status: Status | None, model: str | None, limit: int, after: str | None
-) -> tuple[list[Job], bool]:
+    session: Session, actor: Actor, *, status: Status | None, model: str | None, limit: int, after: str | None,
+    provider: str | None = None,
+) -> tuple[list[Job], bool]:  # fmt: skip
     """The actor's jobs, newest first, from behind the job `after`; and whether there are more.
 
     It ends early where inputs are large: with pictures in them a hundred may have gigabytes.
@@ -228,6 +244,8 @@ def page(
         query = query.where(Job.status == status)
     if model is not None:
         query = query.where(Job.model == model)
+    if provider is not None:
+        query = query.where(Job.provider == provider)
     if after is not None:
         query = query.where(Job.id < after)
     found = session.execute(query.order_by(Job.id.desc()).limit(limit + 1)).all()

@@ -21,7 +21,7 @@ from common.errors import Conflict, NotFound
 from common.ids import new_id
 from common.models import Artifact, Job, WebhookDelivery, WebhookEndpoint
 from common.providers.registry import MODELS
-from common.services import webhook_endpoints
+from common.services import midjourney_tasks, webhook_endpoints
 from common.services.presentation import job_object
 from common.services.users import Actor
 from common.settings import settings
@@ -177,14 +177,7 @@ def due(session: Session, limit: int, full: frozenset[str] = frozenset()) -> lis
 
 def _parcel(session: Session, delivery: WebhookDelivery) -> Parcel:
     """The event as the receiver gets it, signed as Standard Webhooks says."""
-    event = {
-        "id": delivery.id,
-        "object": "event",
-        "type": delivery.type,
-        "created_at": int(delivery.created_at.timestamp()),
-        "data": delivery.data if delivery.data is not None else _job(session, delivery.job_id),
-    }
-    body = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    body = json.dumps(_told(session, delivery), ensure_ascii=False, separators=(",", ":"))
     moment = clock.now()
     signing = webhook_endpoints.signing(session, delivery.user_id, delivery.endpoint_id)
     signatures = [Webhook(secret).sign(delivery.id, moment, body) for secret in signing]
@@ -206,9 +199,24 @@ def _parcel(session: Session, delivery: WebhookDelivery) -> Parcel:
     )
 
 
-def _job(session: Session, job_id: str) -> dict[str, Any]:
-    results = session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.number))
-    return job_object(session.get_one(Job, job_id), list(results))
+def _told(session: Session, delivery: WebhookDelivery) -> dict[str, Any]:
+    """An event; or what a midjourney-proxy server would send to the notifyHook of a task."""
+    data = delivery.data
+    if data is None:
+        job = session.get_one(Job, delivery.job_id)
+        results = session.scalars(
+            select(Artifact).where(Artifact.job_id == job.id).order_by(Artifact.number)
+        ).all()
+        if job.dialect == midjourney_tasks.DIALECT and delivery.endpoint_id is None:
+            return midjourney_tasks.task_object(job, results)
+        data = job_object(job, list(results))
+    return {
+        "id": delivery.id,
+        "object": "event",
+        "type": delivery.type,
+        "created_at": int(delivery.created_at.timestamp()),
+        "data": data,
+    }
 
 
 def renew(session: Session, parcels: Sequence[Parcel]) -> None:

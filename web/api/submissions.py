@@ -39,8 +39,13 @@ def once(route: str, body: object) -> Once | None:
     key = idempotency_key()
     if key is None:
         return None
+    return Once(route, key, fingerprint(body))
+
+
+def fingerprint(body: object) -> str:
+    """The same for what asks for the same, however it was written."""
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
-    return Once(route, key, hashlib.sha256(text.encode()).hexdigest())
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def submit(actor: Actor, key: Once | None, accept: Callable[[Session], tuple[Any, bool]]) -> Response:
@@ -74,4 +79,4 @@ def show(actor: Actor, job_id: str) -> dict[str, Any]:
     return again(read)  # the job may have been written before, in a transaction of its own
 
 
-__all__ = ["HEADERS", "NewJob", "once", "options", "show", "submit"]
+__all__ = ["HEADERS", "NewJob", "fingerprint", "once", "options", "show", "submit"]
