@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     poll_interval_s: Annotated[float, Field(ge=0)] = 0.0  # > 0 overrides every model's own rhythm
     tick_s: Annotated[float, Field(gt=0)] = 1.0  # beat: due work
     sweep_s: Annotated[float, Field(gt=0)] = 5.0  # beat: forgotten work
+    retention_days: Annotated[int, Field(ge=0)] = 0  # > 0: results are removed so long after they were stored
     job_deadline_s: Annotated[float, Field(gt=0)] = 3600.0  # default deadline of a job
     webhook_schedule_s: Annotated[tuple[float, ...], NoDecode] = (
         0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400,

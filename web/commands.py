@@ -17,11 +17,12 @@ from sqlalchemy.exc import DBAPIError
 
 from common import queue
 from common.db import reading, transaction
-from common.errors import AppError, InvalidInput
+from common.errors import AppError, InvalidInput, StorageUnavailable
 from common.ids import new_id
-from common.services import credits, doctor, jobs, users
+from common.services import credits, deletions, doctor, jobs, users
 from common.services.presentation import job_object
 from common.services.users import Actor
+from common.storage import ROOMS, pages, storage
 from common.words import Role
 from web import importing
 
@@ -33,11 +34,19 @@ tokens_commands = AppGroup("tokens", help="Bearer tokens.")
 credits_commands = AppGroup("credits", help="Users' credits.")
 ledger_commands = AppGroup("ledger", help="The history of credits.")
 jobs_commands = AppGroup("jobs", help="Users' jobs.")
+storage_commands = AppGroup("storage", help="The operator's storage.")
 
 
 def register(app: Flask) -> None:
     """Make the commands known to `flask`."""
-    for group in (users_commands, tokens_commands, credits_commands, ledger_commands, jobs_commands):
+    for group in (
+        users_commands,
+        tokens_commands,
+        credits_commands,
+        ledger_commands,
+        jobs_commands,
+        storage_commands,
+    ):
         app.cli.add_command(group)
     app.cli.add_command(examine)
     app.cli.add_command(import_legacy)
@@ -51,7 +60,7 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         logging.getLogger().setLevel(logging.ERROR)
         try:
             command(*args, **kwargs)
-        except AppError as error:
+        except (AppError, StorageUnavailable) as error:
             _fail(str(error))
         except DBAPIError as error:
             _fail(f"database: {str(error.orig or error).strip().partition(chr(10))[0]}")
@@ -135,6 +144,21 @@ def retry(job_id: str) -> None:
     with transaction() as session:
         job = jobs.retry(session, job_id)
     click.echo(job.id)
+
+
+@storage_commands.command("orphans")
+@click.option("--older-than", type=click.FloatRange(min=1), default=24.0, show_default=True, help="Hours.")
+@click.option("--delete", is_flag=True, help="Have the workers remove them.")
+@plainly
+def orphans(older_than: float, delete: bool) -> None:
+    """List objects of ours in the storage that nothing knows of: key, bytes. All of them are looked at."""
+    for page in pages(storage(), [f"{room}/" for room in ROOMS]):
+        with transaction() as session:
+            found = deletions.orphans(session, page, older_than * 3600)
+            if delete:
+                deletions.forget(session, [each.key for each in found])
+        for each in found:
+            click.echo(f"{each.key}\t{each.bytes}")
 
 
 @click.command("doctor")

@@ -109,6 +109,7 @@ def _about_work(seen: Figures) -> Iterator[Metric]:
     yield _gauge("wxiai_steps", "Live work by step.", "step", seen.jobs_by_step)
     yield _gauge("wxiai_overdue_seconds", "Age of the oldest due work by step.", "step", seen.overdue_s)
     yield _single("wxiai_webhooks_overdue_seconds", "Age of the oldest due webhook.", seen.webhooks_overdue_s)
+    yield _single("wxiai_objects_to_remove", "Objects that the storage is still to remove.", seen.removals)
     yield _gauge("wxiai_account_slots_used", "Slots in use by account.", "account", seen.slots_used)
     yield _gauge("wxiai_account_slots_limit", "Slots by account.", "account", seen.slots_limit)
     open_breakers = {name: float(name in seen.breakers_open) for name in seen.slots_limit}

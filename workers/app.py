@@ -93,9 +93,15 @@ app.conf.update(
             "schedule": settings().tick_s,
             "options": {"expires": EXPIRES_S},
         },
+        "delete": {
+            "task": "workers.delete",
+            "schedule": settings().sweep_s,
+            "options": {"expires": EXPIRES_S},
+        },
         "sweep": {"task": "workers.sweep", "schedule": settings().sweep_s, "options": {"expires": 30}},
         # Asked often, done once a day or when a callback does not fit.
         "keys": {"task": "workers.keys", "schedule": 60.0, "options": {"expires": 30}},
+        "tidy": {"task": "workers.tidy", "schedule": 600.0, "options": {"expires": 300}},
         # Asked often, done once a day: beat keeps its schedule in memory and may itself be restarted daily.
         "ledger": {"task": "workers.verify", "schedule": 600.0, "options": {"expires": 300}},
     },

@@ -7,17 +7,18 @@ import logging
 
 from common.db import reading, transaction
 from common.gate import DEGRADED, run_migrations
-from common.services import callbacks, credits, proof, schedules
+from common.services import callbacks, credits, daily, deletions, proof, schedules
 from common.services import sweep as sweeping
 from common.words import Step
 from workers import engine
 from workers.app import app, stopping
-from workers.steps import all_flows, keys
+from workers.steps import all_flows, keys, removal
 
 log = logging.getLogger(__name__)
 
 _UPGRADE_S = 6 * 3600  # every statement of an upgrade has its own limit; this one only ends what hangs
 _MOST_ROUNDS = 50  # of one part of a sweep; the next sweep is near
+TIDIED = "storage_tidied"  # under which it is remembered when that was done last
 _MOST_RUNS = 200  # of schedules in one tick
 _LOGGED = 20
 
@@ -68,6 +69,29 @@ def run_schedules() -> None:
             break
         with transaction() as session:
             more = schedules.run_one(session)
+
+
+@app.task(name="workers.delete")
+def remove_objects() -> None:
+    """Remove from the storage what nothing needs any more."""
+    with reading() as session:
+        more = deletions.any_due(session)
+    for _ in range(_MOST_ROUNDS):
+        if not more or stopping():
+            break
+        more = removal.remove_some()
+
+
+@app.task(name="workers.tidy", soft_time_limit=1500, time_limit=1800)
+def tidy() -> None:
+    """Remove what killed processes have left behind, once a day however often this is called."""
+    with transaction() as session:
+        if not daily.claim(session, TIDIED):
+            return
+    found = {"orphans": removal.forget_orphans(removal.lately(), stopping), "half_written": removal.sweep()}
+    with transaction() as session:
+        daily.finished(session, TIDIED, found)
+    log.info("tidied: %d half-written files, %d orphans", found["half_written"], found["orphans"])
 
 
 @app.task(name="workers.sweep")

@@ -2,6 +2,7 @@
 
 from common.models.accounts import ProviderAccount
 from common.models.credits import CreditAccount, LedgerEntry
+from common.models.deletions import ObjectDeletion
 from common.models.jobs import Artifact, IdempotencyKey, Job, JobAttempt, JobEvent, JobStep
 from common.models.legacy import LegacyRecord
 from common.models.platform import AppSetting, CatalogModel, MigrationLedger, MigrationReport
@@ -28,6 +29,7 @@ __all__ = [
     "LegacyRecord",
     "MigrationLedger",
     "MigrationReport",
+    "ObjectDeletion",
     "ProviderAccount",
     "Schedule",
     "Tool",

@@ -22,7 +22,7 @@ from common.models import (
     WebhookEndpoint,
 )
 from common.providers.registry import adapters_for
-from common.services import credits, lifecycle, proof
+from common.services import credits, deletions, lifecycle, proof
 from common.services.accounts import is_half_open, needs_operator
 from common.services.proof import Proof
 from common.services.webhook_endpoints import can_be_tried
@@ -33,6 +33,7 @@ _STEPS = (Step.SUBMIT, Step.RECONCILE, Step.POLL, Step.STORE)
 EVENTS = (lifecycle.SUBMIT_UNKNOWN, lifecycle.ADOPTED, lifecycle.LATE_SUCCESS, lifecycle.REFUNDED)
 _STALE_S = 60.0
 _STALE_WEBHOOKS_S = 600.0
+_STALE_REMOVALS_S = 3600.0
 # Submits wait for slots, however long; results wait for each other, as large ones take their time.
 _PATIENCE_S = {Step.RECONCILE: _STALE_S, Step.POLL: _STALE_S, Step.STORE: 600.0}
 _STUBBORN = 8  # tries in vain to store a result: some minutes
@@ -53,6 +54,8 @@ class Figures:
     stubborn: int  # results that could not be stored for minutes
     unserved: dict[str, int]  # by model: jobs that wait although no account will ever take them
     webhooks_overdue_s: float
+    removals: int  # objects that the storage is still to remove
+    removals_overdue_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,7 @@ def figures(session: Session) -> Figures:
     }
     accounts = session.scalars(select(ProviderAccount).where(ProviderAccount.enabled)).all()
     used = _slots_used(session)
+    removals, removals_overdue_s = deletions.backlog(session)
     return Figures(
         jobs_by_step={step: waiting[step][0] if step in waiting else 0 for step in _STEPS},
         overdue_s={step: max(0.0, now - waiting[step][1]) if step in waiting else 0.0 for step in _STEPS},
@@ -98,6 +102,8 @@ def figures(session: Session) -> Figures:
         stubborn=_count(session, JobStep.step == Step.STORE, JobStep.failures >= _STUBBORN),
         unserved=_unserved(session, {account.adapter for account in accounts}),
         webhooks_overdue_s=max(0.0, now - (_oldest_webhook(session) or now)),
+        removals=removals,
+        removals_overdue_s=removals_overdue_s,
     )
 
 
@@ -210,6 +216,9 @@ def _about_waiting(seen: Figures) -> list[str]:
         lines.append(f"deadlines: {seen.past_deadline} jobs are past theirs, and nothing has ended them")
     if seen.webhooks_overdue_s > _STALE_WEBHOOKS_S:
         lines.append(f"webhooks: the oldest has waited {seen.webhooks_overdue_s:.0f} s to be sent")
+    if seen.removals_overdue_s > _STALE_REMOVALS_S:
+        since_s = seen.removals_overdue_s
+        lines.append(f"storage: {seen.removals} objects are still to be removed, some for {since_s:.0f} s")
     return lines
 
 

@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import Text, cast, func, select, update
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, load_only
 
@@ -19,11 +20,20 @@ from common.ids import new_id
 from common.live import State
 from common.models import Artifact, IdempotencyKey, Job, JobAttempt, JobStep
 from common.providers.base import ModelSpec
-from common.services import acceptance, catalog, lifecycle, uploads, users, webhook_endpoints
+from common.services import (
+    acceptance,
+    catalog,
+    deletions,
+    lifecycle,
+    uploads,
+    users,
+    webhook_endpoints,
+    webhooks,
+)
 from common.services.acceptance import AcceptedJob
 from common.services.users import Actor
 from common.settings import settings
-from common.words import Outcome, Status, Step
+from common.words import TERMINAL, Outcome, Status, Step
 
 LONGEST_DEADLINE_S = 86_400.0
 KEY_LIVES = timedelta(hours=24)
@@ -135,7 +145,7 @@ def _parent(session: Session, actor: Actor, new: NewJob, spec: ModelSpec) -> str
             raise InvalidInput("This model needs the `parent_id` of the job it continues.", param="parent_id")
         return None
     parent = session.get(Job, new.parent_id)
-    if parent is None or parent.user_id != actor.user_id:
+    if parent is None or parent.deleted_at is not None or parent.user_id != actor.user_id:
         raise InvalidInput("There is no such job.", param="parent_id")
     if not spec.follows:
         return None
@@ -160,7 +170,7 @@ def retry(session: Session, job_id: str) -> Job | AcceptedJob:
     Raises NotFound, Conflict for one that is live or has succeeded, and what `accept` raises.
     """
     job = session.get(Job, job_id)
-    if job is None:
+    if job is None or job.deleted_at is not None:
         raise NotFound(f"There is no job {job_id}.")
     if job.status not in (Status.FAILED, Status.CANCELED):
         raise Conflict(f"Only a failed or canceled job can be run again; this one is {job.status}.")
@@ -184,7 +194,7 @@ def retry(session: Session, job_id: str) -> Job | AcceptedJob:
 def get(session: Session, actor: Actor, job_id: str) -> Job:
     """One of the actor's own jobs (an admin: anybody's). Raises NotFound."""
     job = session.get(Job, job_id)
-    if job is None or (job.user_id != actor.user_id and not actor.is_admin):
+    if job is None or job.deleted_at is not None or (job.user_id != actor.user_id and not actor.is_admin):
         raise NotFound("There is no such job.")
     return job
 
@@ -219,7 +229,7 @@ def artifacts(session: Session, job_ids: list[str]) -> dict[str, list[Artifact]]
 
 def some(session: Session, actor: Actor, job_ids: Collection[str]) -> dict[str, Job]:
     """Those of these that are the actor's own jobs."""
-    query = select(Job).where(Job.id.in_(job_ids), Job.user_id == actor.user_id)
+    query = select(Job).where(Job.id.in_(job_ids), Job.user_id == actor.user_id, Job.deleted_at.is_(None))
     return {job.id: job for job in session.scalars(query)}
 
 
@@ -239,7 +249,9 @@ def page(
 
     It ends early where inputs are large: with pictures in them a hundred may have gigabytes.
     """
-    query = select(Job.id, func.length(cast(Job.input, Text))).where(Job.user_id == actor.user_id)
+    query = select(Job.id, func.length(cast(Job.input, Text))).where(
+        Job.user_id == actor.user_id, Job.deleted_at.is_(None)
+    )
     if status is not None:
         query = query.where(Job.status == status)
     if model is not None:
@@ -269,6 +281,30 @@ def cancel(session: Session, actor: Actor, job_id: str) -> Job:
         raise Conflict("This job is finished already.")
     session.refresh(job)
     return job
+
+
+def delete(session: Session, actor: Actor, job_id: str) -> None:
+    """Delete a finished job: its results, what was asked for and what came of it. What it cost stays in the ledger.
+
+    A result that is still waited for will not come. Raises NotFound, and Conflict for a job that lives.
+    """
+    get(session, actor, job_id)
+    # Locked in the workers' order: whoever works on it loses its lease, and writes nothing.
+    session.execute(select(JobStep.job_id).where(JobStep.job_id == job_id).with_for_update())
+    job = session.get_one(Job, job_id, populate_existing=True)
+    if job.status not in TERMINAL:
+        raise Conflict("This job is not finished; cancel it first.")
+    session.execute(sql_delete(JobStep).where(JobStep.job_id == job_id))
+    deletions.forget_results(session, [job_id])
+    webhooks.abandon(session, job_id, "The job was deleted.")
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.job_id == job_id)
+        .values(outputs=None, memo=None, error_message=None)
+    )
+    job.deleted_at = clock.now()
+    job.input, job.metadata_, job.output, job.preview_url, job.webhook_url = {}, {}, None, None, None
+    session.flush()
 
 
 def called_back(session: Session, token: str, body: dict[str, Any] | None = None) -> str | None:

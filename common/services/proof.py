@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from common import clock
 from common.models import AppSetting
+from common.services import daily
 
-KEY = "ledger_proof"  # its row in app_setting; `updated_at` says from when on the next day is counted
-_EVERY = timedelta(hours=24)
-_AGAIN = timedelta(minutes=10)  # after one that was begun and never finished
+KEY = "ledger_proof"  # its row in app_setting
 _KEPT = 20  # findings that are kept with it
 
 
@@ -28,28 +25,15 @@ class Proof:
 
 
 def claim(session: Session) -> bool:
-    """Whether the proof is due and the caller is to do it; nobody else will within the next minutes."""
-    now = clock.now()
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    begun = {"updated_at": now - _EVERY + _AGAIN}
-    taken = session.execute(
-        dialect.insert(AppSetting)
-        .values(key=KEY, value={}, **begun)
-        .on_conflict_do_update(
-            index_elements=[AppSetting.key], set_=begun, where=AppSetting.updated_at <= now - _EVERY
-        )
-        .returning(AppSetting.key)
-    ).one_or_none()
-    return taken is not None
+    """Whether the proof is due and the caller is to do it."""
+    return daily.claim(session, KEY)
 
 
 def record(session: Session, findings: list[str]) -> None:
     """Remember what the proof has found."""
-    now = clock.now()
-    value: dict[str, Any] = {
-        "verified_at": now.isoformat(), "findings": len(findings), "lines": findings[:_KEPT],
-    }  # fmt: skip
-    session.execute(update(AppSetting).where(AppSetting.key == KEY).values(value=value, updated_at=now))
+    moment = clock.now().isoformat()
+    value = {"verified_at": moment, "findings": len(findings), "lines": findings[:_KEPT]}
+    daily.finished(session, KEY, value)
 
 
 def last(session: Session) -> Proof | None:

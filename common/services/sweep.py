@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from common import clock
 from common.models import IdempotencyKey
-from common.services import lifecycle, uploads, users, webhooks
+from common.services import deletions, lifecycle, uploads, users, webhooks
 from common.services.jobs import KEY_LIVES
 
 _BATCH = 200
@@ -39,5 +39,6 @@ PARTS: tuple[Callable[[Session], bool], ...] = (
     _passed_deadlines,
     _untaken_webhooks,
     uploads.sweep,
+    deletions.expire,
     _what_is_over,
 )

@@ -23,6 +23,7 @@ from common.models import Job, JobStep, Upload
 from common.providers.base import JsonObject
 from common.providers.inputs import PICTURE_BYTES, is_upload, media_fields, named_media
 from common.providers.registry import MODELS
+from common.services import deletions
 from common.services.users import Actor
 from common.settings import settings
 from common.storage import storage, upload_key
@@ -188,6 +189,7 @@ def _forget(session: Session, found: list[Upload]) -> None:
     for upload in found:
         upload.deleted_at = now
     session.flush()
+    deletions.forget(session, [upload.key for upload in found])
 
 
 # ---------------------------------------------------------------- use

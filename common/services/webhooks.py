@@ -284,6 +284,15 @@ def give_up(session: Session) -> int:
     return len(closed)
 
 
+def abandon(session: Session, job_id: str, reason: str) -> None:
+    """Send nothing more about a job."""
+    session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.job_id == job_id, WebhookDelivery.status == Delivery.PENDING)
+        .values(status=Delivery.FAILED, last_error=reason, lease_token=None)
+    )
+
+
 def next_due(session: Session) -> float | None:
     """When the next delivery falls due (epoch seconds), or None."""
     query = select(WebhookDelivery.due_at).where(

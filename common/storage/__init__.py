@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from common.settings import Settings, settings
-from common.storage.keys import artifact_key, check_key, thumbnail_key, upload_key
+from common.storage.keys import artifact_key, check_key, day_prefix, thumbnail_key, upload_key
 from common.storage.local import LocalStorage
+from common.storage.objects import StoredObject
 
 __all__ = [
+    "ROOMS",
     "LocalStorage",
     "Storage",
+    "StoredObject",
     "artifact_key",
     "check_key",
+    "day_prefix",
     "new_storage",
+    "pages",
     "storage",
     "thumbnail_key",
     "upload_key",
@@ -37,6 +44,12 @@ class Storage(Protocol):
     def read(self, key: str, most_bytes: int) -> bytes | None:
         """The content of a small object, None where there is none; one with more bytes is refused as unavailable."""
 
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin so, a page at a time."""
+
+    def sweep(self, older_than_s: float) -> int:
+        """Remove what killed processes left half-written longer ago than that; how many there were."""
+
     def url(self, key: str) -> str:
         """Where users fetch it; never signed, so it may be written down."""
 
@@ -45,6 +58,18 @@ class Storage(Protocol):
 
     def read_url(self, key: str) -> str:
         """What an answer shows now: signed if the operator set COS_SIGNED_URL_S. Never written down."""
+
+
+ROOMS = ("artifacts", "uploads")  # what our keys begin with
+_PAGE = 500
+
+
+def pages(of: Storage, prefixes: Iterable[str]) -> Iterator[list[StoredObject]]:
+    """All objects whose keys begin so, in portions that a database can be asked about. Raises StorageUnavailable."""
+    for prefix in prefixes:
+        listed = of.listing(prefix)
+        while page := list(islice(listed, _PAGE)):
+            yield page
 
 
 @cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,9 +20,11 @@ from qcloud_cos import (
     CosServiceError,
 )
 
+from common.clock import epoch
 from common.errors import StorageUnavailable
 from common.settings import BadSettings
 from common.storage.keys import check_key
+from common.storage.objects import StoredObject
 
 # At DEBUG the SDK prints its signing key, at ERROR a stack for each failed try. We report failures ourselves.
 _SDK_LOG = logging.getLogger("qcloud_cos")
@@ -38,6 +41,7 @@ _PARTS_TIMEOUT_S = (5, 180)  # COS may be silent for minutes while it joins thou
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)  # bounds that memory for the process
 _RETRIES = 1
 _CONNECTIONS = 32
+_PAGE = 1000
 _CACHE = "public, max-age=31536000, immutable"  # a key never gets another content
 _SECURITY_TOKEN = "x-cos-security-token"
 _LOOPBACK = "127.0.0.1,localhost,::1"  # never behind a proxy
@@ -98,6 +102,29 @@ class CosStorage:
         if content is not None and len(content) > most_bytes:
             raise StorageUnavailable(f"the object has more than {most_bytes} bytes")
         return content  # type: ignore[no-any-return]
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin so, in order, a thousand in a call. Raises StorageUnavailable."""
+        marker, is_cut = "", True
+        while is_cut:
+            page = _ask(lambda: self._client.list_objects(
+                Bucket=self._bucket.name, Prefix=prefix, Marker=marker, MaxKeys=_PAGE  # noqa: B023 - called at once
+            ))  # fmt: skip
+            listed = page.get("Contents", ())
+            for each in listed:
+                yield StoredObject(each["Key"], int(each["Size"]), _epoch(each["LastModified"]))
+            is_cut = page.get("IsTruncated") == "true" and bool(listed)
+            marker = page.get("NextMarker") or (listed[-1]["Key"] if listed else "")
+
+    def sweep(self, older_than_s: float) -> int:
+        """Abort uploads in parts that were begun longer ago than that: their parts cost money and are shown nowhere."""
+        page = _ask(lambda: self._client.list_multipart_uploads(Bucket=self._bucket.name, MaxUploads=_PAGE))
+        old = [each for each in page.get("Upload", ()) if _epoch(each["Initiated"]) < epoch() - older_than_s]
+        for each in old:
+            _ask(lambda: self._client.abort_multipart_upload(
+                Bucket=self._bucket.name, Key=each["Key"], UploadId=each["UploadId"]  # noqa: B023 - called at once
+            ))  # fmt: skip
+        return len(old)
 
     def url(self, key: str) -> str:
         """Where users fetch it, unsigned: the public domain, else the API host."""
@@ -188,6 +215,11 @@ def _client(bucket: Bucket, timeout_s: tuple[float, float]) -> CosS3Client:
 def _is_confirmed(answer: Mapping[str, Any]) -> bool:
     """Whether an object is behind the answer."""
     return any(name.lower() == "etag" for name in answer)
+
+
+def _epoch(moment: str) -> float:
+    """Seconds since 1970 of a time as COS writes it (2026-11-25T08:00:00.000Z)."""
+    return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
 
 
 def _quoted(key: str) -> str:

@@ -22,6 +22,11 @@ def upload_key(upload_id: str, created_at: datetime, extension: str) -> str:
     return f"uploads/{_day(created_at)}/{upload_id}.{extension}"
 
 
+def day_prefix(room: str, day: datetime) -> str:
+    """What the keys of a day's objects begin with: `artifacts/2026/11/24/`."""
+    return f"{room}/{_day(day)}/"
+
+
 def check_key(key: str) -> str:
     """The key itself, if it names an object below the root and nothing hidden. Raises ValueError."""
     parts = key.split("/")

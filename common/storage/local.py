@@ -13,9 +13,9 @@ from urllib.parse import quote
 from common.clock import epoch
 from common.errors import StorageUnavailable
 from common.storage.keys import check_key
+from common.storage.objects import StoredObject
 
 _INCOMING = ".incoming"  # no key starts with a dot, so half-written files are never served
-_ABANDONED_S = 86_400.0
 
 
 class LocalStorage:
@@ -82,7 +82,18 @@ class LocalStorage:
             raise ValueError("a storage key stays inside the media folder")  # a symbolic link on the way
         return target
 
-    def sweep(self, older_than_s: float = _ABANDONED_S) -> int:
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin so, in no order. Raises StorageUnavailable."""
+        with _disk_trouble():
+            for folder, _, names in os.walk(self._folder / prefix.rpartition("/")[0]):
+                for name in names:
+                    path = Path(folder, name)
+                    key = path.relative_to(self._folder).as_posix()
+                    if key.startswith(prefix) and not key.startswith("."):
+                        known = path.stat()
+                        yield StoredObject(key, known.st_size, known.st_mtime)
+
+    def sweep(self, older_than_s: float) -> int:
         """Remove what killed processes left half-written; the number of files removed."""
         removed = 0
         with _disk_trouble():

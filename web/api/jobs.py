@@ -14,7 +14,7 @@ from common.services.presentation import job_object
 from common.services.users import Actor
 from common.words import TERMINAL
 from web import schemas, shapes
-from web.answers import answer, listing
+from web.answers import JsonResponse, answer, listing
 from web.api.submissions import HEADERS, once, options, show, submit
 from web.endpoints import Access, endpoint
 from web.waiting import preferred_wait_s, until_finished
@@ -62,6 +62,15 @@ def one(actor: Actor, job_id: str) -> Response:
     if shown["status"] not in TERMINAL and until_finished(job_id, wait_s):
         shown = show(actor, job_id)
     return answer(shown, 200, {"Preference-Applied": f"wait={wait_s}"})
+
+
+@blueprint.delete("/<job_id>")
+@endpoint(access=Access.USER, status=204, errors=(404, 409))
+def delete(actor: Actor, job_id: str) -> Response:
+    """Delete a finished job and its results; one that is not finished answers 409. What it cost stays in the ledger."""
+    with transaction() as session:
+        jobs.delete(session, actor, job_id)
+    return JsonResponse(status=204)
 
 
 @blueprint.post("/<job_id>/cancel")

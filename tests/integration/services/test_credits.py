@@ -17,7 +17,7 @@ from common.db import reading, transaction
 from common.errors import InsufficientCredits, LedgerBroken
 from common.ids import new_id
 from common.models import CreditAccount, Job, JobStep, LedgerEntry
-from common.services import credits, jobs, lifecycle, proof
+from common.services import credits, daily, jobs, lifecycle, proof
 from common.services.users import Actor
 from common.words import Status
 from tests.integration.services.life import PRICE, submit
@@ -336,7 +336,7 @@ def test_the_proof_is_done_once_a_day_by_one(engine: Any) -> None:
         assert not proof.claim(session)
 
 
-@pytest.mark.parametrize(("recorded", "after"), [(True, proof._EVERY), (False, proof._AGAIN)])
+@pytest.mark.parametrize(("recorded", "after"), [(True, daily._EVERY), (False, daily._AGAIN)])
 def test_the_next_proof_is_due(
     engine: Any, monkeypatch: pytest.MonkeyPatch, recorded: bool, after: Any
 ) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from common.db import reading, transaction
 from common.models import CreditAccount, JobStep
-from common.services import proof, sweep
+from common.services import daily, proof, sweep
 from common.services.users import Actor
 from tests.integration.services.life import Seen, submit
 from workers import tasks
@@ -67,7 +67,7 @@ def test_a_proof_that_breaks_is_due_again_soon(actor: Actor, monkeypatch: pytest
     with transaction() as session:
         assert proof.last(session) is None
         begun = session.get_one(proof.AppSetting, proof.KEY)
-        begun.updated_at -= proof._AGAIN
+        begun.updated_at -= daily._AGAIN
     tasks.verify.run()
     with reading() as session:
         assert proof.last(session) is not None

@@ -296,6 +296,43 @@ def test_signed_url_opens_a_private_object(cos: Cos, file: Path, changes: dict[s
     assert opener.open(storage.read_url("a/b c 中.png")).read() == b"picture"
 
 
+# ---------------------------------------------------------------- listing and tidying
+
+
+def test_a_listing_goes_on_from_page_to_page(cos: Cos, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = bucket_at(cos)
+    keys = [f"artifacts/2026/11/24/job_{letter} é/1.png" for letter in "abcde"]
+    for key in [*keys, "uploads/2026/11/24/upl_1.png"]:
+        storage.put(key, file, "image/png")
+    monkeypatch.setattr(cos_module, "_PAGE", 2)
+    listed = list(storage.listing("artifacts/2026/11/24/"))
+    assert [each.key for each in listed] == keys
+    assert {each.bytes for each in listed} == {len(b"picture")}
+    assert all(abs(each.modified_at - time.time()) < 60 for each in listed)
+    assert list(storage.listing("nothing/")) == []
+
+
+def test_a_listing_of_a_bucket_that_is_away(cos: Cos) -> None:
+    cos.misbehave(Fault("answer", times=ALWAYS, status=503))
+    with pytest.raises(StorageUnavailable):
+        list(bucket_at(cos).listing("artifacts/"))
+
+
+def test_uploads_in_parts_that_nobody_ended_are_aborted(cos: Cos, film: Path) -> None:
+    storage = bucket_at(cos)
+    cos.misbehave(Fault("answer", match="partNumber=3", times=ALWAYS, status=500))
+    with pytest.raises(StorageUnavailable):
+        storage.put(KEY, film, "video/mp4")
+    assert cos.unfinished == [KEY]
+    assert storage.sweep(3600) == 0
+    assert cos.unfinished == [KEY]
+    assert storage.sweep(-60) == 1
+    assert cos.unfinished == []
+
+
+# ---------------------------------------------------------------- signatures
+
+
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qcloud_cos.cos_auth.time.time", lambda: 1_700_000_000)

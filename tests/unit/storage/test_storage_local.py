@@ -108,7 +108,7 @@ def test_sweep_removes_only_what_is_old(local: LocalStorage, file: Path, tmp_pat
     (incoming / "old").touch()
     os.utime(incoming / "old", (0, 0))
     (incoming / "new").touch()
-    assert local.sweep() == 1
+    assert local.sweep(86_400.0) == 1
     assert [path.name for path in incoming.iterdir()] == ["new"]
     assert local.exists(KEY)
 
