@@ -93,6 +93,9 @@ class JobStep(Base):
     attempt_id: Mapped[str | None] = mapped_column(String(32), info=_REQUIRED)
     expires_at: Mapped[float | None] = mapped_column(Float(53))  # store: when the first URL dies
     failures: Mapped[int] = mapped_column(Integer, default=0)
+    refusals: Mapped[int | None] = mapped_column(
+        Integer, server_default="0"
+    )  # store: of the source, not of ours
     cancel_at: Mapped[float | None] = mapped_column(Float(53), info=_REQUIRED)
 
     __table_args__ = (

@@ -93,6 +93,7 @@ class StoreClaim(Claim):
     outputs: list[dict[str, Any]]
     stored: frozenset[int]
     expires_at: float
+    refusals: int
 
 
 # ---------------------------------------------------------------- due steps
@@ -126,8 +127,9 @@ def lost_submits(session: Session, limit: int, full: frozenset[str] = frozenset(
 def results_to_store(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[StoreClaim]:
     """Claim finished generations, those whose URLs die first before the others, none of an account in `full`."""
     rows, token = _take(
-        session, Step.STORE, limit, full, JobStep.expires_at, JobAttempt.outputs, order=JobStep.expires_at
-    )
+        session, Step.STORE, limit, full, JobStep.expires_at, JobStep.refusals, JobAttempt.outputs,
+        order=JobStep.expires_at,
+    )  # fmt: skip
     stored: dict[str, set[int]] = defaultdict(set)
     for job_id, number in session.execute(
         select(Artifact.job_id, Artifact.number).where(Artifact.job_id.in_([row.job_id for row in rows]))
@@ -141,6 +143,7 @@ def results_to_store(session: Session, limit: int, full: frozenset[str] = frozen
             outputs=row.outputs or [],
             stored=frozenset(stored[row.job_id]),
             expires_at=row.expires_at or 0.0,
+            refusals=row.refusals or 0,
         )
         for row in rows
     ]

@@ -35,7 +35,7 @@ from common.providers.base import (
 )
 from common.providers.registry import MODELS, adapters_for
 from common.services import accounts, credits, webhooks
-from common.services.claims import LATE_ANSWER, Claim, SubmitClaim
+from common.services.claims import LATE_ANSWER, Claim, StoreClaim, SubmitClaim
 from common.services.webhooks import Ended
 from common.settings import settings
 from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
@@ -379,11 +379,16 @@ def stored(session: Session, claim: Claim, results: Iterable[Stored]) -> None:
 
 
 def partly_stored(
-    session: Session, claim: Claim, results: Sequence[Stored], retry_in_s: float | None = None
-) -> None:
-    """Something did not work this time: keep what is stored, try the rest again later."""
+    session: Session, claim: StoreClaim, results: Sequence[Stored], *, retry_in_s: float | None = None,
+    refused: bool = False,
+) -> None:  # fmt: skip
+    """Something did not work this time: keep what is stored, try the rest again later.
+
+    `refused`: it is the source that does not give it; that is counted apart, since it may become final.
+    """
     delay = retry_in_s if retry_in_s is not None else _backoff_s(claim.failures)
-    _release(session, claim, step=Step.STORE, due_in_s=delay, failures=claim.failures + 1)
+    _release(session, claim, step=Step.STORE, due_in_s=delay, failures=claim.failures + 1,
+             refusals=claim.refusals + refused)  # fmt: skip
     _keep(session, claim, results)
     _mark_late(session, claim.job_id, anything=bool(results))
 

@@ -32,7 +32,7 @@ from common.words import TERMINAL
 MOST = 1000  # of one user
 MOST_BYTES = 4 * 1024**3
 _UNSTORED_LIVES = timedelta(days=1)
-_DELETED_STAYS = timedelta(days=30)  # as long as somebody may ask why a job has failed
+_DELETED_STAYS = timedelta(days=1)  # for whoever was about to store it
 _ADDRESS_LIVES_S = 86_400  # a provider may fetch what it is given when the job's turn comes
 _BATCH = 200
 _WORDS = {"image": "a picture", "video": "a film", "audio": "a sound"}

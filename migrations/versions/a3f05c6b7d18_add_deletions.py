@@ -10,7 +10,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Let users delete jobs, and remember which objects are still to be removed from the storage."""
+    """Let users delete jobs, remember which objects are still to be removed, and count what a source refuses."""
+    op.add_column_if_missing("job_step", sa.Column("refusals", sa.Integer(), server_default="0"))
     op.add_column_if_missing("job", sa.Column("deleted_at", sa.DateTime(timezone=True)))
     op.create_table_if_missing(
         "object_deletion",

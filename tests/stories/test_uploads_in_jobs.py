@@ -1,10 +1,12 @@
-"""What a user has uploaded goes into jobs by its id: as bytes to Midjourney, by its address to Kling."""
+"""What a user has uploaded goes into jobs by its id: as bytes to Midjourney, by its address to Kling; then it is deleted."""
 
 from __future__ import annotations
 
 import base64
+import urllib.error
 import urllib.request
 
+from tests.infrastructure.children import wait_until
 from tests.simulators.media import mp4, png
 from tests.stories.conftest import Installation
 
@@ -15,11 +17,20 @@ def fetched(url: str) -> bytes:
     return content
 
 
+def is_gone(url: str) -> bool:
+    try:
+        fetched(url)
+    except urllib.error.HTTPError as error:
+        return error.code == 404
+    return False
+
+
 def test_uploads_in_jobs(installation: Installation) -> None:
     user, world = installation.user(), installation.world
     mark = user.token[-8:]
     fox, hat, film = png(f"fox {mark}"), png(f"hat {mark}"), mp4(f"film {mark}")
-    ids = [user.post("/v1/uploads", content)["id"] for content in (fox, hat, film)]
+    uploads = [user.post("/v1/uploads", content) for content in (fox, hat, film)]
+    ids = [upload["id"] for upload in uploads]
     wanted = {
         "midjourney/blend": {"images": ids[:2]},
         "kling/image-to-video": {"prompt": f"it runs {mark}", "image": ids[0]},
@@ -37,5 +48,9 @@ def test_uploads_in_jobs(installation: Installation) -> None:
     sent = [f"data:image/png;base64,{base64.b64encode(content).decode()}" for content in (fox, hat)]
     assert blends.count(sent) == 1
 
-    for upload_id in ids:
-        assert user.ask("DELETE", f"/v1/uploads/{upload_id}").status == 204
+    assert fetched(uploads[0]["url"]) == fox
+    for upload in uploads:
+        assert user.ask("DELETE", f"/v1/uploads/{upload['id']}").status == 204
+        wait_until(
+            lambda url=upload["url"]: is_gone(url), 20, what=f"removal of {upload['url']}", every_s=0.05
+        )

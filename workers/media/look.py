@@ -17,6 +17,7 @@ from workers.media.errors import SourceRefused, SourceTrouble
 THUMBNAIL_SIDE = 512
 THUMBNAIL_TYPE = "image/jpeg"
 THUMBNAIL_EXTENSION = "jpg"
+_A = {"image": "a picture", "video": "a film", "audio": "a sound"}
 _DECODE_PIXELS = 36_000_000  # decoding takes up to 4 bytes a pixel
 _DECODE_BYTES = 64 * 1024 * 1024
 
@@ -24,7 +25,7 @@ _DECODE_BYTES = 64 * 1024 * 1024
 def inspect(path: Path, promised: Output) -> MediaInfo:
     """Look at a whole file; what its bytes do not tell is as promised.
 
-    Raises SourceRefused (not media, absurd size), SourceTrouble (empty, cut).
+    Raises SourceRefused (not media, absurd size, something else than was promised), SourceTrouble (empty, cut).
     """
     try:
         found = media.inspect(path)
@@ -32,6 +33,8 @@ def inspect(path: Path, promised: Output) -> MediaInfo:
         raise SourceRefused(str(error)) from None
     except Damaged as error:
         raise SourceTrouble(str(error)) from None
+    if found.kind != promised.kind:
+        raise SourceRefused(f"the provider promised {_A[promised.kind]}, and this is {_A[found.kind]}")
     if found.kind == "image":
         return found
     found = replace(found, duration_s=found.duration_s or promised.duration_s)

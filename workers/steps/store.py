@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +46,7 @@ _REFUSALS = (
     3  # in a row before they count: one page of a media host in trouble is no verdict on what was made
 )
 _GRACE_S = 60.0  # after the promised life of a URL, before its refusal to answer counts as final
+_AWAY_S, _LONGEST_AWAY_S = 1.0, 30.0  # our storage, before it is tried again
 
 
 @dataclass(slots=True)
@@ -54,7 +56,36 @@ class Kept:
     results: list[Stored] = field(default_factory=list)
     lost: str | None = None
     later: str | None = None
-    interrupted: bool = False
+    refused: bool = False  # by the source
+    at_once: bool = False  # it is tried again as soon as anything is
+
+
+class Outage:
+    """Whether our storage is away, as far as this process has seen.
+
+    While it is, nothing is fetched from providers only to be thrown away: one result at a time tries whether it is
+    back, and the others wait, those first whose source dies first.
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._until = 0.0
+
+    def seen(self) -> None:
+        """The storage did not take something."""
+        pause_s = min(_AWAY_S * 2.0 ** min(self._failures, 16), _LONGEST_AWAY_S)
+        self._failures += 1
+        self._until = time.monotonic() + pause_s
+
+    def over(self) -> None:
+        """The storage took something."""
+        self._failures, self._until = 0, 0.0
+
+    def room(self, most: int, in_flight: int) -> int:
+        """How many results may be begun now, of at most `most`."""
+        if not self._failures:
+            return most
+        return 0 if in_flight or time.monotonic() < self._until else 1
 
 
 class Store(JobFlow[StoreClaim, Kept]):
@@ -65,18 +96,23 @@ class Store(JobFlow[StoreClaim, Kept]):
     most_per_lane = 12
     longest_s = 3600.0  # a large video over a slow line
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._outage = Outage()
+
     async def claim(self, limit: int, full: frozenset[str]) -> list[StoreClaim]:
         """Those whose URLs die first before the others."""
-        return await in_transaction(claims.results_to_store, min(limit, self.most // 2), full)
+        room = self._outage.room(min(limit, self.most // 2), self.in_flight)
+        return await in_transaction(claims.results_to_store, room, full) if room else []
 
     async def ask(self, portion: list[StoreClaim]) -> Answered[StoreClaim, Kept]:
         """Transfer what is missing; when the process stops, what is done is kept and the rest handed on."""
         (claim,) = portion
         kept = Kept()
         try:
-            await _transfer(claim, kept)
+            await self._transfer(claim, kept)
         except asyncio.CancelledError:
-            kept.later, kept.interrupted = "the worker stops", True
+            kept.later, kept.at_once = "the worker stops", True
         return [(claim, kept)]
 
     def write(self, session: Session, claim: StoreClaim, answer: Kept) -> None:
@@ -85,30 +121,40 @@ class Store(JobFlow[StoreClaim, Kept]):
             lifecycle.unstorable(session, claim, answer.results, answer.lost)
         elif answer.later is not None:
             log.warning("job %s: not stored yet: %s", claim.job_id, answer.later)
-            lifecycle.partly_stored(session, claim, answer.results, 0.0 if answer.interrupted else None)
+            retry_in_s = 0.0 if answer.at_once else None
+            lifecycle.partly_stored(
+                session, claim, answer.results, retry_in_s=retry_in_s, refused=answer.refused
+            )
         else:
             lifecycle.stored(session, claim, answer.results)
 
+    async def _transfer(self, claim: StoreClaim, kept: Kept) -> None:
+        try:
+            for number, raw in enumerate(claim.outputs, start=1):
+                if number not in claim.stored:
+                    kept.results.append(await _store_one(claim, number, raw))
+                    self._outage.over()
+        except StorageUnavailable as error:
+            self._outage.seen()
+            kept.later, kept.at_once = str(error), True
+        except (SourceGone, SourceRefused) as error:
+            _refused(claim, kept, error)
+        except SourceTrouble as error:
+            if clock.epoch() > claim.expires_at + _GRACE_S:
+                kept.lost = f"The provider's result could not be fetched: {error}"
+            else:
+                kept.later = str(error)
 
-async def _transfer(claim: StoreClaim, kept: Kept) -> None:
-    try:
-        for number, raw in enumerate(claim.outputs, start=1):
-            if number not in claim.stored:
-                kept.results.append(await _store_one(claim, number, raw))
-    except SourceGone as error:
+
+def _refused(claim: StoreClaim, kept: Kept, error: SourceGone | SourceRefused) -> None:
+    """Final after some times in a row. A dead URL is believed at once where its time was over."""
+    is_gone = isinstance(error, SourceGone)
+    if claim.refusals + 1 < _REFUSALS and not (is_gone and clock.epoch() > claim.expires_at):
+        kept.later, kept.refused = str(error), True
+    elif is_gone:
         kept.lost = f"The provider's result is gone: {error}"
-    except SourceRefused as error:
-        if claim.failures < _REFUSALS:
-            kept.later = str(error)
-        else:
-            kept.lost = f"The provider's result cannot be stored: {error}"
-    except SourceTrouble as error:
-        if clock.epoch() > claim.expires_at + _GRACE_S:
-            kept.lost = f"The provider's result could not be fetched: {error}"
-        else:
-            kept.later = str(error)
-    except StorageUnavailable as error:
-        kept.later = str(error)
+    else:
+        kept.lost = f"The provider's result cannot be stored: {error}"
 
 
 async def _store_one(claim: StoreClaim, number: int, raw: dict[str, Any]) -> Stored:

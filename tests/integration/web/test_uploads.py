@@ -19,7 +19,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from common import clock
 from common.db import reading, transaction
 from common.ids import new_id
-from common.models import Upload
+from common.models import ObjectDeletion, Upload
 from common.services import uploads
 from common.settings import Settings, settings
 from tests.infrastructure.client import Answer
@@ -61,6 +61,12 @@ def form(*parts: bytes) -> bytes:
 def rows_of(user: Api) -> list[Upload]:
     with reading() as session:
         return list(session.scalars(select(Upload).where(Upload.user_id == user.user_id).order_by(Upload.id)))
+
+
+def to_be_removed() -> set[str]:
+    """Keys that the storage is asked to forget."""
+    with reading() as session:
+        return set(session.scalars(select(ObjectDeletion.key)))
 
 
 # ---------------------------------------------------------------- bring
@@ -309,6 +315,7 @@ def test_one_in_use_stays(user: Api) -> None:
         assert user.ask("GET", f"/v1/uploads/{upload_id}").status == 404
         assert user.ask("POST", "/v1/jobs", video(upload_id)).status == 422
     assert user.get("/v1/uploads")["data"] == []
+    assert to_be_removed() >= {row.key for row in rows_of(user)}
     assert brought(user) != fox
 
 
@@ -321,7 +328,7 @@ def test_what_never_came_into_storage_is_given_up(user: Api) -> None:
     with transaction() as session:
         assert not uploads.sweep(session)
     (row,) = rows_of(user)
-    assert (row.id, row.deleted_at is not None) == (fox, True)
+    assert (row.id, row.deleted_at is not None, row.key in to_be_removed()) == (fox, True, True)
     assert brought(user) != fox
 
 
