@@ -13,7 +13,7 @@ from web.endpoints import Access, endpoint
 _TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",
     ".avif": "image/avif", ".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime",
-    ".mp3": "audio/mpeg", ".wav": "audio/wav", ".json": "application/json",
+    ".mp3": "audio/mpeg", ".m4a": "audio/mp4", ".wav": "audio/wav", ".json": "application/json",
 }  # fmt: skip
 _YEAR_S = 31_536_000
 _HEADERS = {
@@ -29,12 +29,9 @@ blueprint = Blueprint("media", __name__)
 def file(key: str) -> Response:
     """Fetch a stored result; whoever has its address may."""
     path = _path(key)
-    made = send_file(
-        path,
-        mimetype=_TYPES.get(path.suffix.lower(), "application/octet-stream"),
-        conditional=True,
-        etag=True,
-    )
+    content_type = _TYPES.get(path.suffix.lower(), "application/octet-stream")
+    is_shown = content_type.startswith(("image/", "video/", "audio/"))  # anything else is only to be saved
+    made = send_file(path, mimetype=content_type, as_attachment=not is_shown, conditional=True, etag=True)
     made.headers.update(_HEADERS)
     return made
 

@@ -36,6 +36,7 @@ def keep(app: Flask, tmp_path: Path) -> Kept:
     [
         ("1.png", "image/png"),
         ("1.MP4", "video/mp4"),
+        ("1.m4a", "audio/mp4"),
         ("1.html", "application/octet-stream"),
         ("1.svg", "application/octet-stream"),
         ("1", "application/octet-stream"),
@@ -48,6 +49,8 @@ def test_a_result_is_served_as_what_it_is_and_never_as_a_page(
     answer = nobody.ask("GET", keep(f"artifacts/2026/{name}"))
     assert (answer.status, answer.body) == (200, CONTENT)
     assert answer.headers["content-type"] == content_type
+    is_shown = content_type.startswith(("image/", "video/", "audio/"))
+    assert answer.headers.get("content-disposition", "").startswith("attachment") != is_shown
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in answer.headers["content-security-policy"]
     assert "immutable" in answer.headers["cache-control"]
