@@ -1,4 +1,4 @@
-"""What a user has uploaded goes into jobs by its id: as bytes to Midjourney, by its address to Kling; then it is deleted."""
+"""What a user has uploaded goes into jobs by its id, as bytes to Midjourney, by its address to Kling; then it goes."""
 
 from __future__ import annotations
 
