@@ -112,8 +112,7 @@ def _about_work(seen: Figures) -> Iterator[Metric]:
     yield _single("wxiai_objects_to_remove", "Objects that the storage is still to remove.", seen.removals)
     yield _gauge("wxiai_account_slots_used", "Slots in use by account.", "account", seen.slots_used)
     yield _gauge("wxiai_account_slots_limit", "Slots by account.", "account", seen.slots_limit)
-    open_breakers = {name: float(name in seen.breakers_open) for name in seen.slots_limit}
-    yield _gauge("wxiai_account_paused", "Accounts paused after trouble.", "account", open_breakers)
+    yield _paused(seen)
     yield _gauge("wxiai_jobs_unserved", "Waiting jobs that no enabled account takes.", "model", seen.unserved)
     yield _single("wxiai_jobs_past_deadline", "Jobs that should have been ended by now.", seen.past_deadline)
     yield _single("wxiai_results_stubborn", "Results that could not be stored for minutes.", seen.stubborn)
@@ -148,6 +147,17 @@ _EVENTS = {
 
 def _single(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
+
+
+def _paused(seen: Figures) -> Metric:
+    """1 with its reason for an account that is out of work, 0 with none for the others: what alerts look for."""
+    family = GaugeMetricFamily(
+        "provider_account_paused", "Accounts that are out of work.", labels=["account", "trouble"]
+    )
+    for name in seen.slots_limit:
+        trouble = seen.paused.get(name)
+        family.add_metric([name, trouble or ""], float(trouble is not None))
+    return family
 
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

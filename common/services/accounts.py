@@ -26,6 +26,14 @@ _BUSY_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
 _DEAD_PAUSE_S = 300.0  # a wrong key or an empty balance does not mend itself in seconds
 _DEAD = (Trouble.CREDENTIALS, Trouble.BALANCE)
+# What operators are told of an account that is out of work.
+IS_OUT = {
+    Trouble.BUSY: "paused, as its provider asked for",
+    Trouble.DOWN: "paused after repeated trouble",
+    Trouble.INPUT: "paused after repeated trouble",
+    Trouble.CREDENTIALS: "paused, its provider refuses the key",
+    Trouble.BALANCE: "paused, its money at the provider is used up",
+}
 _REPORTS = "health"  # in a session's info: what its transaction has to say about accounts
 
 
@@ -167,7 +175,15 @@ def _count(row: ProviderAccount, trouble: Trouble, retry_after_s: float | None) 
         pause_s = pause_s or _BUSY_PAUSE_S
     elif not is_open:
         row.failures += 1
-        pause_s = max(pause_s, _breaker_pause_s(trouble, row.failures))
+        breaker_s = _breaker_pause_s(trouble, row.failures)
+        pause_s = max(pause_s, breaker_s)
+        if breaker_s:  # once for each pause: what alerts look for
+            log.error(
+                "account %s: %s; one job at a time tries it again, in %d s",
+                row.name,
+                IS_OUT[trouble],
+                pause_s,
+            )
     if trouble is not Trouble.BUSY or row.trouble not in _DEAD:
         row.trouble = trouble
     row.open_until = max(row.open_until, now + pause_s)

@@ -21,9 +21,10 @@ from common.models import (
     WebhookDelivery,
     WebhookEndpoint,
 )
+from common.providers.base import Trouble
 from common.providers.registry import adapters_for
 from common.services import credits, deletions, lifecycle, proof
-from common.services.accounts import is_half_open, needs_operator
+from common.services.accounts import IS_OUT, is_half_open, needs_operator
 from common.services.proof import Proof
 from common.services.webhook_endpoints import can_be_tried
 from common.settings import settings
@@ -49,7 +50,7 @@ class Figures:
     overdue_s: dict[str, float]  # by step: how long the oldest due row has been waiting for a worker
     slots_used: dict[str, int]  # by account name
     slots_limit: dict[str, int]
-    breakers_open: tuple[str, ...]
+    paused: dict[str, Trouble]  # by account name, why it is out of work
     past_deadline: int  # jobs that the sweep should have ended a while ago
     stubborn: int  # results that could not be stored for minutes
     unserved: dict[str, int]  # by model: jobs that wait although no account will ever take them
@@ -97,7 +98,11 @@ def figures(session: Session) -> Figures:
         overdue_s={step: max(0.0, now - waiting[step][1]) if step in waiting else 0.0 for step in _STEPS},
         slots_used={account.name: used.get(account.id, 0) for account in accounts},
         slots_limit={account.name: account.max_concurrency for account in accounts},
-        breakers_open=tuple(account.name for account in accounts if _is_out(account, now)),
+        paused={
+            account.name: Trouble(account.trouble or Trouble.DOWN)
+            for account in accounts
+            if _is_out(account, now)
+        },
         past_deadline=_past_deadline(session, now - _STALE_S),
         stubborn=_count(session, JobStep.step == Step.STORE, JobStep.failures >= _STUBBORN),
         unserved=_unserved(session, {account.adapter for account in accounts}),
@@ -236,7 +241,7 @@ def _about_accounts(seen: Figures) -> list[str]:
         for name, used in seen.slots_used.items()
         if used > seen.slots_limit[name]
     ]
-    return lines + [f"account {name}: paused after repeated trouble" for name in seen.breakers_open]
+    return lines + [f"account {name}: {IS_OUT[trouble]}" for name, trouble in seen.paused.items()]
 
 
 def _about_lost_submits(session: Session) -> list[str]:

@@ -101,10 +101,15 @@ def test_a_batch_counts_in_the_order_of_its_answers(make_account: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", [Trouble.CREDENTIALS, Trouble.BALANCE])
-def test_a_wrong_key_and_an_empty_balance_pause_at_once_and_long(make_account: Make, kind: Trouble) -> None:
+def test_a_wrong_key_and_an_empty_balance_pause_at_once_and_long(
+    make_account: Make, kind: Trouble, caplog: pytest.LogCaptureFixture
+) -> None:
     account = make_account()
     for _ in range(3):
         trouble(account, kind)
+    alerts = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(alerts) == 1, "an operator is told once for each pause"
+    assert alerts[0].startswith(f"account {account}: {accounts.IS_OUT[kind]}")
     failures, said, pause_s = health(account)
     assert (failures, said) == (1, kind)
     assert 290 < pause_s <= 300

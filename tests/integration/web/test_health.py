@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import delete, text
 
+from common import clock
 from common.db import engine, transaction
+from common.ids import new_id
+from common.models import ProviderAccount
 from common.services import proof
 from tests.infrastructure.children import wait_until
 from tests.infrastructure.databases import Released
@@ -163,6 +166,22 @@ def test_the_work_is_counted(user: Api, nobody: Api) -> None:
     series = 'wxiai_steps{step="submit"}'
     assert value(after, series) - value(before, series) == 1
     assert value(after, "wxiai_database_up") == 1
+
+
+def test_an_account_that_is_out_of_work_is_told_with_its_reason(nobody: Api) -> None:
+    moment = clock.now()
+    with transaction() as session:
+        session.add(
+            ProviderAccount(
+                id=new_id("acc"), provider="flux", adapter="bfl", name="bfl:spent", base_url="https://example.com",
+                credentials="", enabled=True, weight=1, max_concurrency=1, failures=1, trouble="balance",
+                open_until=clock.epoch() + 300, created_at=moment, updated_at=moment,
+            )
+        )  # fmt: skip
+    series = 'provider_account_paused{account="bfl:spent",trouble="balance"}'
+    assert value(scrape(nobody), series) == 1
+    with transaction() as session:
+        session.execute(delete(ProviderAccount).where(ProviderAccount.name == "bfl:spent"))
 
 
 def test_scraping_often_does_not_ask_often(user: Api, nobody: Api) -> None:
