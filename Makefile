@@ -21,13 +21,14 @@ run: $(INSTALLED) ## The whole platform on this machine, simulated providers, a 
 test: $(INSTALLED) ## All tests, on SQLite and a real PostgreSQL, with a real Valkey (ARGS='-k lease')
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup $(ARGS)
 
-check: $(INSTALLED) ## Format, lint, types, import rules, revisions, and whether web/openapi.json is up to date
+check: $(INSTALLED) ## Format, lint, types, import rules, revisions, and whether generated documents are up to date
 	@$(BIN)/python -m ruff format --check --quiet . || { echo 'not formatted: run `make fix`' >&2; exit 1; }
 	@$(BIN)/python -m ruff check --quiet .
 	@$(BIN)/python -m mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m migrations lint
 	@$(BIN)/python -m web.openapi --check
+	@$(BIN)/python -m web.provider_docs --check
 
 bench: $(INSTALLED) ## The benchmarks: a table, and bench.json
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -36,10 +37,11 @@ chaos: $(INSTALLED) ## Kill, pause and flush everything under load, then prove t
 	@$(BIN)/python -m tests.chaos $(ARGS)
 	@$(BIN)/python -m pytest -m chaos
 
-fix: $(INSTALLED) ## Format, repair what ruff can repair, renew web/openapi.json
+fix: $(INSTALLED) ## Format, repair what ruff can repair, renew generated documents
 	@$(BIN)/python -m ruff check --quiet --fix-only .
 	@$(BIN)/python -m ruff format --quiet .
 	@$(BIN)/python -m web.openapi --write
+	@$(BIN)/python -m web.provider_docs --write
 
 clean: ## Remove .venv and all caches; data/ stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

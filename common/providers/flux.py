@@ -124,6 +124,15 @@ MODELS = (
 )
 
 
+QUIRKS = (
+    "A model that both APIs have goes to whichever account has room; where one cannot take it, the other may.",
+    "BFL: a result's URL dies ten minutes after it is ready, and a task is asked for only in the region that took it.",
+    "BFL: a picture that its moderation stops is not charged by us; what BFL charges for it is its own affair.",
+    "fal: a picture that the safety checker blackened counts as moderated, though the API calls it a success.",
+    "BFL calls back only from its regional hosts, so only there a submit whose answer was lost can be found again; fal "
+    "always calls back.",
+)
+
 # ---------------------------------------------------------------- both adapters
 
 

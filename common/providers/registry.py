@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from common.providers import bfl, fal, flux, jimeng, kling, kling_models, midjourney
 from common.providers.base import Adapter, Credentials, ModelSpec
 
-_PROVIDERS: Sequence[tuple[tuple[ModelSpec, ...], tuple[type[Adapter], ...]]] = (
-    (midjourney.MODELS, (midjourney.Midjourney,)),
-    (kling_models.MODELS, (kling.Kling,)),
-    (jimeng.MODELS, (jimeng.Jimeng,)),
-    (flux.MODELS, (bfl.Bfl, fal.Fal)),
-)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One outside service: what may be called there, through which APIs, and what is peculiar about it."""
+
+    title: str
+    models: Sequence[ModelSpec]
+    adapters: Sequence[type[Adapter]]
+    quirks: Sequence[str]
+
+
+PROVIDERS: dict[str, Provider] = {
+    "midjourney": Provider(title="Midjourney", models=midjourney.MODELS, adapters=(midjourney.Midjourney,),
+                           quirks=midjourney.QUIRKS),
+    "kling": Provider(title="Kling", models=kling_models.MODELS, adapters=(kling.Kling,), quirks=kling.QUIRKS),
+    "jimeng": Provider(title="Jimeng", models=jimeng.MODELS, adapters=(jimeng.Jimeng,), quirks=jimeng.QUIRKS),
+    "flux": Provider(title="Flux", models=flux.MODELS, adapters=(bfl.Bfl, fal.Fal), quirks=flux.QUIRKS),
+}  # fmt: skip
 
 ADAPTERS: dict[str, type[Adapter]] = {
-    adapter.name: adapter for _, adapters in _PROVIDERS for adapter in adapters
+    adapter.name: adapter for provider in PROVIDERS.values() for adapter in provider.adapters
 }
-MODELS: dict[str, ModelSpec] = {spec.id: spec for specs, _ in _PROVIDERS for spec in specs}
+MODELS: dict[str, ModelSpec] = {spec.id: spec for provider in PROVIDERS.values() for spec in provider.models}
 
 
 def adapters_for(model_id: str) -> tuple[str, ...]:
