@@ -219,10 +219,11 @@ def sign(
 def canonical_request(method: str, url: str, headers: Mapping[str, str]) -> str:
     """Steps 3 to 5: the request as both sides write it. All given headers are signed."""
     parts = urlsplit(url)
-    query = "&".join(
-        f"{quote(name, safe=_UNRESERVED)}={quote(value, safe=_UNRESERVED)}"
-        for name, value in sorted(parse_qsl(parts.query, keep_blank_values=True))
-    )
+    pairs = [
+        (quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED))
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+    ]
+    query = "&".join(f"{name}={value}" for name, value in sorted(pairs))  # sorted as they are written
     lines = sorted((name.lower(), value.strip()) for name, value in headers.items())
     block = "".join(f"{name}:{value}\n" for name, value in lines)
     signed = ";".join(name for name, _ in lines)

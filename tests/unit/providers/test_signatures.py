@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import jwt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from volcenginesdkcore import signv4
 
 from common.providers.jimeng import canonical_request, sign, signing_key
 from common.providers.kling import mint
@@ -36,6 +41,41 @@ def test_jimeng_golden_vector() -> None:
     assert digest == "0dd0342a4c246c836a65f9c622753feba729d9d15922be0b7d229dfde600d898"
     key = signing_key(SECRET_KEY, "20260102").hex()
     assert key == "78898750edd278b127234888eaf528606f1c7efe871b6cf6d2cd1ccc4b2a1967"
+
+
+class _Clock(datetime):
+    """The moment at which both sign."""
+
+    @classmethod
+    def utcnow(cls) -> datetime:
+        return AT
+
+
+AT = datetime(2026, 11, 25, 16, 17, 18, tzinfo=UTC)
+WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
+
+
+@given(
+    query=st.dictionaries(WORDS, st.text(st.characters(exclude_categories=("Cs",)), max_size=30), max_size=5),
+    body=st.text(st.characters(exclude_categories=("Cs",)), max_size=200),
+    keys=st.tuples(st.text("AKLTabc123_-", min_size=4), st.text("abcXYZ019+/=", min_size=8)),
+    host=st.sampled_from(("visual.volcengineapi.com", "127.0.0.1:9000", "open.example.com:8443")),
+    method=st.sampled_from(("POST", "GET")),
+)
+@settings(max_examples=300, deadline=None)
+def test_jimengs_signature_is_the_official_sdks(
+    query: dict[str, str], body: str, keys: tuple[str, str], host: str, method: str
+) -> None:
+    access_key, secret_key = keys
+    theirs = {"Content-Type": "application/json", "Host": host}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signv4.datetime, "datetime", _Clock)
+        signv4.SignerV4.sign(
+            "/", method, theirs, body, None, query, access_key, secret_key, "cn-north-1", "cv"
+        )
+    url = f"https://{host}/?{urlencode(query, quote_via=quote)}"
+    ours = sign(method, url, body.encode(), access_key=access_key, secret_key=secret_key, at=AT)
+    assert ours == theirs
 
 
 def test_the_query_is_sorted_and_encoded() -> None:
