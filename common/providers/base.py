@@ -229,23 +229,29 @@ class Running:
 class Succeeded:
     """Finished: media to store, or (`output`) something that is not media.
 
-    `memo` is added to the handle's: what a job that continues this one needs to know.
+    `memo` is added to the handle's: what a job that continues this one needs to know. `share` says that only so many
+    of so many parts of what the price is for were made: no more is charged.
     """
 
     outputs: tuple[Output, ...] = ()
     output: JsonObject | None = None
     actions: tuple[Action, ...] = ()
     cost: str | None = None
+    share: tuple[int, int] | None = None
     memo: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The provider's final no. `code` is one of the job error codes."""
+    """The provider's final no. `code` is one of the job error codes.
+
+    `try_again`: it was chance and cost nothing, so that the platform itself may try again a little.
+    """
 
     code: str
     message: str
     retryable: bool = False
+    try_again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

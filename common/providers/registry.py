@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.providers import bfl, fal, flux, jimeng, kling, kling_models, midjourney
+from common.providers import bfl, fal, flux, jimeng, jimeng_models, kling, kling_models, midjourney
 from common.providers.base import Adapter, Credentials, ModelSpec
 
 
@@ -23,7 +23,8 @@ PROVIDERS: dict[str, Provider] = {
     "midjourney": Provider(title="Midjourney", models=midjourney.MODELS, adapters=(midjourney.Midjourney,),
                            quirks=midjourney.QUIRKS),
     "kling": Provider(title="Kling", models=kling_models.MODELS, adapters=(kling.Kling,), quirks=kling.QUIRKS),
-    "jimeng": Provider(title="Jimeng", models=jimeng.MODELS, adapters=(jimeng.Jimeng,), quirks=jimeng.QUIRKS),
+    "jimeng": Provider(title="Jimeng", models=jimeng_models.MODELS, adapters=(jimeng.Jimeng,),
+                       quirks=jimeng_models.QUIRKS),
     "flux": Provider(title="Flux", models=flux.MODELS, adapters=(bfl.Bfl, fal.Fal), quirks=flux.QUIRKS),
 }  # fmt: skip
 

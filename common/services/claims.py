@@ -249,6 +249,7 @@ def _parents(session: Session, job_ids: Iterable[str | None]) -> dict[str | None
         select(attempt.job_id, attempt.id.label("attempt_id"), attempt.provider_ref, attempt.memo, Job.model)
         .join(Job, Job.id == attempt.job_id)
         .where(attempt.job_id.in_(wanted), attempt.outcome.in_((Outcome.ACCEPTED, Outcome.ADOPTED)))
+        .order_by(attempt.number)  # the last one is what came of it
     )
     return {row.job_id: _handle(row) for row in rows}
 

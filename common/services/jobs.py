@@ -158,9 +158,10 @@ def _parent(session: Session, actor: Actor, new: NewJob, spec: ModelSpec) -> str
     if action is not None and action not in [offered["id"] for offered in parent.actions]:
         raise InvalidInput("The parent does not offer this action; see its `actions`.", param="input.action")
     return session.scalar(
-        select(JobAttempt.account_id).where(
-            JobAttempt.job_id == parent.id, JobAttempt.outcome.in_((Outcome.ACCEPTED, Outcome.ADOPTED))
-        )
+        select(JobAttempt.account_id)
+        .where(JobAttempt.job_id == parent.id, JobAttempt.outcome.in_((Outcome.ACCEPTED, Outcome.ADOPTED)))
+        .order_by(JobAttempt.number.desc())
+        .limit(1)
     )
 
 

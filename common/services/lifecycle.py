@@ -46,6 +46,7 @@ C = TypeVar("C", bound=Claim)
 
 CANCEL_TRIES = 4  # in a row to ask a provider to stop that does not answer
 _CANCEL_AGAIN_S = 1.0
+CHANCE_TRIES = 2  # more, where moderation stopped by chance what was made
 GONE_LIMIT = 5  # times in a row that a provider denies a job before that is a verdict
 LATE_WINDOW_S = 6 * 3600.0  # how long a timed-out or canceled generation is still watched for its result
 LATE_POLL_S = 30.0
@@ -53,6 +54,7 @@ CANCELED = "Canceled by the user."
 # What the timeline tells that no other row shows.
 SUBMIT_UNKNOWN, ADOPTED, LATE_SUCCESS, REFUNDED = "submit_unknown", "adopted", "late_success", "refunded"
 SOURCE_GONE = "source_gone"
+SHARE = "share"  # in an attempt's memo: how much of what the price is for was made
 _LONGEST_BACKOFF_S = 60.0
 _HELD = (
     "held"  # in a session's info: the steps its transaction has locked, and whether they are to be canceled
@@ -294,6 +296,8 @@ def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
         "ended_at": clock.now(),
     }
     added = dict(verdict.memo)
+    if verdict.share is not None:
+        added[SHARE] = list(verdict.share)
     if verdict.actions:
         added["actions"] = {action.id: action.token for action in verdict.actions}
     if added:
@@ -322,12 +326,33 @@ def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
 
 
 def failed(session: Session, claim: Claim, verdict: Failed) -> None:
-    """The provider's final no: the job fails and costs nothing."""
+    """The provider's final no: the job fails and costs nothing. What was mere chance is tried again a few times."""
     canceled = _fence(session, claim)
     _answer_error(session, claim, verdict.code, verdict.message)
+    if verdict.try_again and not canceled and not claim.finished and _tries(session, claim) <= CHANCE_TRIES:
+        _release(
+            session,
+            claim,
+            step=Step.SUBMIT,
+            due_in_s=_backoff_s(0),
+            failures=0,
+            account_id=None,
+            attempt_id=None,
+        )
+        _advance(session, claim.job_id, Status.QUEUED)
+        after_commit(session, lambda: queue.nudge(Step.SUBMIT))
+        return
     if not _end_free(session, claim.job_id, canceled=canceled, code=verdict.code, message=verdict.message,
                      retryable=verdict.retryable):  # fmt: skip
         _came_to_nothing(session, claim.job_id)
+
+
+def _tries(session: Session, claim: Claim) -> int:
+    """How many generations of this job have failed by now."""
+    failures = select(func.count()).select_from(JobAttempt).where(
+        JobAttempt.job_id == claim.job_id, JobAttempt.ended_at.is_not(None), JobAttempt.error_code.is_not(None)
+    )  # fmt: skip
+    return session.scalar(failures) or 0
 
 
 def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
@@ -375,7 +400,7 @@ def stored(session: Session, claim: Claim, results: Iterable[Stored]) -> None:
     """Every output is in storage: the job has succeeded (or, if it had ended before, got its late result)."""
     _fence(session, claim)
     _keep(session, claim, results)
-    _succeed(session, claim.job_id)
+    _succeed(session, claim.job_id, (claim.handle.memo if claim.handle else {}).get(SHARE))
 
 
 def partly_stored(
@@ -423,15 +448,15 @@ def _mark_late(session: Session, job_id: str, *, anything: bool) -> None:
 
 def finish(
     session: Session, job_id: str, status: Status, *, spent: int | None, code: str | None = None,
-    message: str | None = None, retryable: bool = False, watch: bool = False,
+    message: str | None = None, retryable: bool = False, watch: bool = False, share: Sequence[int] | None = None,
 ) -> bool:  # fmt: skip
-    """End a job: status, settlement and webhooks together. `spent` None takes the whole price.
+    """End a job: status, settlement and webhooks together. `spent` None takes the whole price, or its `share`.
 
     Returns False, changing nothing, if the job has ended before. With `watch` its step stays, so that a result
     which comes after all is kept.
     """
     error = {"code": code, "message": (message or "")[:2000], "retryable": retryable} if code else None
-    charge = Job.price if spent is None else case((Job.price < spent, Job.price), else_=spent)
+    charge = _shared(share) if spent is None else case((Job.price < spent, Job.price), else_=spent)
     values: dict[str, Any] = {
         "status": status, "finished_at": clock.now(), "error": error, "charged": charge,
     }  # fmt: skip
@@ -463,9 +488,20 @@ def finish(
     return True
 
 
-def _succeed(session: Session, job_id: str) -> None:
-    """All is there. Where the job had ended before, its end and its price stay as they are."""
-    if finish(session, job_id, Status.SUCCEEDED, spent=None):
+def _shared(share: Sequence[int] | None) -> Any:
+    """The price, or so many parts of so many of it, rounded up."""
+    if share is None:
+        return Job.price
+    made, most = share
+    return Job.price if made >= most else (Job.price * made + (most - 1)) // most
+
+
+def _succeed(session: Session, job_id: str, share: Sequence[int] | None = None) -> None:
+    """All is there. Where the job had ended before, its end and its price stay as they are.
+
+    `share`: so many of so many parts of what it is to cost were made.
+    """
+    if finish(session, job_id, Status.SUCCEEDED, spent=None, share=share):
         return
     _mark_late(session, job_id, anything=True)
     note(session, job_id, LATE_SUCCESS, "the result came after the job had ended; it is kept, not charged")

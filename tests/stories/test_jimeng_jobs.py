@@ -22,3 +22,19 @@ def test_a_film_and_a_picture_from_pictures(installation: Installation) -> None:
     ended = [user.ended(job["id"]) for job in asked]
     assert [job["status"] for job in ended] == ["succeeded", "succeeded"], [job["error"] for job in ended]
     assert [job["artifacts"][0]["kind"] for job in ended] == ["video", "image"]
+
+
+def test_a_group_costs_what_was_made_and_bad_luck_is_tried_again(installation: Installation) -> None:
+    user = installation.user(credits=1000)
+    several = {"prompt": "a fox in four seasons", "force_single": False}
+    group = user.post("/v1/jobs", {"model": "jimeng/text-to-image", "input": several})
+    assert (group["cost"]["held"], user.credits()) == (150, (850, 150))
+    group = user.ended(group["id"])
+    assert (group["status"], len(group["artifacts"]), group["cost"]["charged"]) == ("succeeded", 4, 40)
+    unlucky = user.ended(user.submit("jimeng/text-to-image", "never let through [moderate-output]")["id"], 30)
+    assert (unlucky["status"], unlucky["error"]["code"], unlucky["attempts"]) == (
+        "failed",
+        "content_moderated",
+        3,
+    )
+    assert user.credits() == (960, 0)

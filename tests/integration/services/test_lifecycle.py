@@ -29,6 +29,7 @@ from tests.integration.services.life import (
     PICTURE,
     PRICE,
     Seen,
+    cancel,
     claim_poll,
     claim_store,
     claim_submits,
@@ -336,3 +337,68 @@ def test_a_broken_account_gets_one_probe_at_a_time(
     with transaction() as session:
         lifecycle.accepted(session, sent(probe[0]), Accepted(provider_ref="ref"))
     assert len(claim_submits()) == 9
+
+
+# ---------------------------------------------------------------- chance, and parts of a price
+
+CHANCE = Failed(code="content_moderated", message="bad luck", retryable=True, try_again=True)
+
+
+def fail_by_chance(claim: claims.Claim) -> None:
+    with transaction() as session:
+        lifecycle.failed(session, claim, CHANCE)
+
+
+def test_what_chance_has_stopped_is_tried_again_a_few_times(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    for number in range(1, lifecycle.CHANCE_TRIES + 1):
+        fail_by_chance(claim)
+        seen = Seen(actor, job_id)
+        assert (seen.status, seen.charged) == (Status.QUEUED, None)
+        make_due()
+        again = sent(claim_submits()[0])
+        assert again.attempt_id != claim.attempt_id
+        with transaction() as session:
+            lifecycle.accepted(session, again, Accepted(provider_ref=f"ref-{number}"))
+        claim = claim_poll()
+        assert claim.handle is not None
+        assert claim.handle.provider_ref == f"ref-{number}"
+    fail_by_chance(claim)
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.code, seen.balance) == (
+        Status.FAILED,
+        "content_moderated",
+        credits.Balance(100, 0),
+    )
+
+
+def test_chance_may_be_kind_the_second_time(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    fail_by_chance(claim)
+    make_due()
+    again = sent(claim_submits()[0])
+    with transaction() as session:
+        lifecycle.accepted(session, again, Accepted(provider_ref="ref-2"))
+    store(produce(claim_poll()))
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.charged, seen.balance) == (Status.SUCCEEDED, PRICE, credits.Balance(80, 0))
+
+
+def test_who_cancels_is_not_tried_again(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    cancel(actor, job_id)
+    fail_by_chance(claim)
+    seen = Seen(actor, job_id)
+    assert (seen.status, seen.balance) == (Status.CANCELED, credits.Balance(100, 0))
+
+
+@pytest.mark.parametrize(("made", "charged"), [(1, 2), (3, 4), (14, 19), (15, 20), (20, 20)])
+def test_only_what_was_made_of_many_is_charged(actor: Actor, made: int, charged: int) -> None:
+    job_id, claim = run(actor)
+    with transaction() as session:
+        lifecycle.produced(session, claim, Succeeded(outputs=(PICTURE,), share=(made, 15)))
+    store(claim_store())
+    seen = Seen(actor, job_id)
+    assert (seen.charged, seen.balance) == (charged, credits.Balance(100 - charged, 0))
+    with transaction() as session:
+        assert credits.verify(session) == []

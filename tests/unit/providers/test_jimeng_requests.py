@@ -19,6 +19,7 @@ from tests.unit.providers.fakes import (
     reply,
     run,
     sent,
+    submit,
 )
 
 
@@ -103,3 +104,50 @@ def test_a_film_from_a_picture_may_come_as_bytes() -> None:
     done = {"status": "done", "binary_data_base64": [UPLOAD_BASE64], "image_urls": None}
     verdict = poll("jimeng", "jimeng/image-to-video", reply(200, {"code": 10000, "data": done}))
     assert [output.kind for output in verdict.outputs] == ["video"]
+
+
+def test_4_6_counts_closeness_otherwise_and_takes_more_pictures() -> None:
+    wanted = {"req_key": "jimeng_seedream46_cvtob", "scale": 0.5, "images": [PICTURE_URL] * 14}
+    _, body = jimeng_sent("jimeng/text-to-image", input=wanted)
+    assert (body["req_key"], body["scale"], len(body["image_urls"])) == ("jimeng_seedream46_cvtob", 50, 14)
+    assert body["callback_url"] == CALLBACK
+    assert jimeng_sent("jimeng/text-to-image", input={**wanted, "scale": 0})[1]["scale"] == 1
+
+
+def test_the_mask_is_the_second_picture() -> None:
+    mask = "https://pictures.example/mask.png"
+    _, body = jimeng_sent("jimeng/inpaint", input={"mask": mask, "seed": 7.0})
+    assert body == {"req_key": "jimeng_image2image_dream_inpaint", "prompt": "a red fox", "seed": 7,
+                    "image_urls": [PICTURE_URL, mask]}  # fmt: skip
+
+
+def test_a_picture_is_enlarged_without_a_prompt() -> None:
+    _, body = jimeng_sent("jimeng/upscale", input={"resolution": "8k", "scale": 30})
+    assert body == {"req_key": "jimeng_i2i_seed3_tilesr_cvtob", "resolution": "8k", "scale": 30,
+                    "image_urls": [PICTURE_URL]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more"),
+    [
+        ({}, {"aspect_ratio": "16:9"}),
+        ({"image": PICTURE_URL, "duration_s": 10}, {"image_urls": [PICTURE_URL]}),
+    ],
+)
+def test_the_pro_film_is_of_words_or_of_a_first_frame(wanted: dict[str, Any], more: dict[str, Any]) -> None:
+    _, body = jimeng_sent("jimeng/video-pro", input=wanted)
+    frames = 24 * wanted.get("duration_s", 5) + 1
+    expected = {"req_key": "jimeng_ti2v_v30_pro", "prompt": "a red fox", "seed": -1, "frames": frames}
+    assert body == {**expected, **more}
+
+
+def test_of_a_group_only_what_was_made_is_charged() -> None:
+    made = reply(200, {"code": 10000, "data": {"task_id": "t"}, "message": "Success"})
+    group = submit("jimeng", "jimeng/text-to-image", made, input={"force_single": False})
+    assert group.memo == {"req_key": "jimeng_t2i_v40", "most": 15}
+    one = submit("jimeng", "jimeng/text-to-image", made)
+    assert one.memo == {"req_key": "jimeng_t2i_v40"}
+    urls = [f"https://p9.byteimg.com/{number}.png" for number in range(4)]
+    done = reply(200, {"code": 10000, "data": {"status": "done", "image_urls": urls}, "message": "Success"})
+    assert poll("jimeng", "jimeng/text-to-image", done, **group.memo).share == (4, 15)
+    assert poll("jimeng", "jimeng/text-to-image", done, **one.memo).share is None

@@ -33,8 +33,11 @@ CATALOGUE = [
     "kling/virtual-try-on",
     "jimeng/text-to-image",
     "jimeng/image-to-image",
+    "jimeng/inpaint",
+    "jimeng/upscale",
     "jimeng/text-to-video",
     "jimeng/image-to-video",
+    "jimeng/video-pro",
     "flux/pro-1.1",
     "flux/pro-1.1-ultra",
     "flux/dev",
@@ -135,7 +138,7 @@ def combinations(names: list[str], fields: dict[str, Any]) -> Iterator[dict[str,
     if not names:
         yield {}
         return
-    for value in fields[names[0]]["enum"]:
+    for value in fields[names[0]].get("enum", (False, True)):
         for rest in combinations(names[1:], fields):
             yield {names[0]: value, **rest}
 

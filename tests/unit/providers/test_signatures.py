@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from volcenginesdkcore import signv4
 
-from common.providers.jimeng import canonical_request, sign, signing_key
+from common.providers.jimeng_signing import canonical_request, sign, signing_key
 from common.providers.kling import mint
 from tests.unit.providers.fakes import FakeHttp, adapter, handle, reply, run
 

@@ -28,7 +28,7 @@ from common.providers.base import (
     Trouble,
     Unknown,
 )
-from common.providers.jimeng import sign
+from common.providers.jimeng_signing import sign
 from tests.infrastructure.children import wait_until
 from tests.simulators.frame import Fault, Stage
 from tests.simulators.jimeng import CODES, GATEWAY, QUERY, SUBMIT, VERSION, Jimeng, check_signature
