@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.providers import bfl, fal, flux, jimeng, jimeng_models, kling, kling_models, midjourney
+from common.providers import (
+    bfl,
+    fal,
+    flux,
+    jimeng,
+    jimeng_models,
+    kling,
+    kling_models,
+    midjourney,
+    midjourney_models,
+)
 from common.providers.base import Adapter, Credentials, ModelSpec
 
 
@@ -20,8 +30,8 @@ class Provider:
 
 
 PROVIDERS: dict[str, Provider] = {
-    "midjourney": Provider(title="Midjourney", models=midjourney.MODELS, adapters=(midjourney.Midjourney,),
-                           quirks=midjourney.QUIRKS),
+    "midjourney": Provider(title="Midjourney", models=midjourney_models.MODELS, adapters=(midjourney.Midjourney,),
+                           quirks=midjourney_models.QUIRKS),
     "kling": Provider(title="Kling", models=kling_models.MODELS, adapters=(kling.Kling,), quirks=kling.QUIRKS),
     "jimeng": Provider(title="Jimeng", models=jimeng_models.MODELS, adapters=(jimeng.Jimeng,),
                        quirks=jimeng_models.QUIRKS),

@@ -28,3 +28,13 @@ def test_pictures_are_blended_and_described(installation: Installation) -> None:
         "invalid_input",
         0,
     )
+
+
+def test_a_grid_as_four_pictures(installation: Installation) -> None:
+    user = installation.user()
+    wanted = {"prompt": "four seasons", "split": True}
+    job = user.ended(user.post("/v1/jobs", {"model": "midjourney/imagine", "input": wanted})["id"])
+    assert job["status"] == "succeeded", job["error"]
+    assert len({artifact["sha256"] for artifact in job["artifacts"]}) == 4
+    assert len({(artifact["width"], artifact["height"]) for artifact in job["artifacts"]}) == 1
+    assert {action["id"] for action in job["actions"]} >= {"upsample_1", "reroll"}

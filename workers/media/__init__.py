@@ -6,6 +6,7 @@ from workers.media.errors import SourceGone, SourceRefused, SourceTrouble
 from workers.media.look import (
     THUMBNAIL_EXTENSION,
     THUMBNAIL_TYPE,
+    cut,
     inspect,
     thumbnail,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "SourceRefused",
     "SourceTrouble",
     "StoredFile",
+    "cut",
     "fetch",
     "inspect",
     "thumbnail",

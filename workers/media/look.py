@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 from dataclasses import replace
@@ -12,12 +13,14 @@ from PIL import Image
 from common import media
 from common.media import Damaged, MediaInfo, Unusable
 from common.providers.base import Output
+from workers.media.download import StoredFile
 from workers.media.errors import SourceRefused, SourceTrouble
 
 THUMBNAIL_SIDE = 512
 THUMBNAIL_TYPE = "image/jpeg"
 THUMBNAIL_EXTENSION = "jpg"
 _A = {"image": "a picture", "video": "a film", "audio": "a sound"}
+_SMALLEST_GRID = 4  # pixels a side
 _DECODE_PIXELS = 36_000_000  # decoding takes up to 4 bytes a pixel
 _DECODE_BYTES = 64 * 1024 * 1024
 
@@ -41,6 +44,25 @@ def inspect(path: Path, promised: Output) -> MediaInfo:
     if found.kind == "audio":
         return found
     return replace(found, width=found.width or promised.width, height=found.height or promised.height)
+
+
+def cut(file: StoredFile, tile: int) -> StoredFile:
+    """Make the file one quarter of the picture in it: 1 to 4, counted like reading.
+
+    Raises SourceRefused for what cannot be cut.
+    """
+    try:
+        with Image.open(file.path, formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.width * image.height > _DECODE_PIXELS or min(image.size) < _SMALLEST_GRID:
+                raise SourceRefused("the grid has too many pixels, or too few, to be cut")
+            form, (width, height) = image.format, (image.width // 2, image.height // 2)
+            left, top = (tile - 1) % 2 * width, (tile - 1) // 2 * height
+            part = image.crop((left, top, left + width, top + height))
+            part.save(file.path, form, **({"quality": 95} if form == "JPEG" else {"lossless": True}))
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise SourceRefused(f"the grid cannot be cut: {type(error).__name__}") from None
+    content = file.path.read_bytes()
+    return replace(file, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def thumbnail(path: Path, info: MediaInfo) -> bytes | None:

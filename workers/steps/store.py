@@ -33,6 +33,7 @@ from workers.media import (
     SourceRefused,
     SourceTrouble,
     StoredFile,
+    cut,
     fetch,
     inspect,
     thumbnail,
@@ -171,6 +172,9 @@ async def _store_one(claim: StoreClaim, number: int, raw: dict[str, Any]) -> Sto
 def _put(claim: StoreClaim, number: int, output: Output, fetched: StoredFile) -> Stored:
     """Look at the file, upload it and its thumbnail. The keys are the same on every try."""
     info = inspect(fetched.path, output)
+    if output.tile is not None:
+        fetched = cut(fetched, output.tile)
+        info = inspect(fetched.path, output)
     created = datetime.fromtimestamp(claim.created_at, UTC)
     key = artifact_key(claim.job_id, created, number, info.extension)
     storage().put(key, fetched.path, info.content_type)

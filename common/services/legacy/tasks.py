@@ -22,7 +22,7 @@ from common import clock, queue
 from common.db import after_commit
 from common.models import Artifact, Job, JobAttempt, JobEvent, JobStep, User
 from common.providers.base import Output
-from common.providers.midjourney import follow_ups
+from common.providers.midjourney_results import follow_ups
 from common.providers.registry import MODELS
 from common.services import credits, lifecycle
 from common.services.legacy.configs import Known

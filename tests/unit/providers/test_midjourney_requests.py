@@ -131,7 +131,11 @@ WINDOW = reply(200, {"code": 21, "description": "Waiting for window confirm", "r
 )
 def test_a_window_is_confirmed(answer: Any, expected: tuple[type, dict[str, Any]]) -> None:
     http = FakeHttp(WINDOW, answer)
-    wanted = submission("midjourney/action", input={"prompt": "a dog"})
+    parent = Handle(model="midjourney/imagine", reference="att_p", provider_ref="1760000000000100",
+                    memo={"actions": {"custom_zoom": "MJ::CustomZoom::8f"}})  # fmt: skip
+    wanted = submission(
+        "midjourney/action", input={"action": "custom_zoom", "prompt": "a dog"}, parent=parent
+    )
     like(run(adapter("midjourney").submit(http, wanted)), expected[0], **expected[1])
     assert http.sent[1].url == "http://proxy.example:8080/mj/submit/modal"
     assert http.sent[1].json == {"taskId": "200", "prompt": "a dog", **HOOKS}
@@ -293,3 +297,72 @@ def test_a_region_without_a_mask_is_refused_without_a_call() -> None:
         adapter("midjourney").submit(FakeHttp(), submission("midjourney/action", input=wanted, parent=of))
     )
     like(verdict, Rejected, code="invalid_input", message="mask")
+
+
+@pytest.mark.parametrize(
+    ("given", "of", "says"),
+    [
+        ({"mask": UPLOAD}, {"upsample_1": "MJ::JOB::upsample::1::8f"}, "takes no `mask`"),
+        ({"prompt": "a dog"}, {"upsample_1": "MJ::JOB::upsample::1::8f"}, "takes no `prompt`"),
+        ({"prompt": "a dog"}, {"upsample_1": "U1"}, "takes no `prompt`"),
+    ],
+)
+def test_what_an_action_has_no_use_for_is_refused_without_a_call(
+    given: dict[str, Any], of: dict[str, str], says: str
+) -> None:
+    parent = Handle(model="midjourney/imagine", reference="att_p", provider_ref="1", memo={"actions": of})
+    http = FakeHttp()
+    wanted = submission("midjourney/action", input={"action": "upsample_1", **given}, parent=parent)
+    like(run(adapter("midjourney").submit(http, wanted)), Rejected, code="invalid_input", message=says)
+    assert http.sent == []
+
+
+# ---------------------------------------------------------------- four instead of a grid
+
+BUTTONS = [{"customId": f"MJ::JOB::upsample::{n}::8f", "label": f"U{n}"} for n in range(1, 5)]
+GRID = "https://cdn.discordapp.com/attachments/1/2/final.png"
+
+
+def finished_grid(split: bool, **fields: Any) -> Any:
+    task = {
+        "id": "ref-1",
+        "action": "IMAGINE",
+        "status": "SUCCESS",
+        "imageUrl": GRID,
+        "buttons": BUTTONS,
+        **fields,
+    }
+    return poll("midjourney", "midjourney/imagine", reply(200, [task]), **({"split": True} if split else {}))
+
+
+def test_a_job_that_wants_four_pictures_says_so_at_every_look() -> None:
+    taken = reply(200, {"code": 1, "result": "200"})
+    for model in ("midjourney/imagine", "midjourney/blend", "midjourney/action"):
+        made = run(adapter("midjourney").submit(FakeHttp(taken), submission(model, input={"split": True})))
+        assert made.memo == {"split": True}
+    assert run(adapter("midjourney").submit(FakeHttp(taken), submission("midjourney/imagine"))).memo == {}
+
+
+def test_four_pictures_are_taken_apart_where_the_server_has_them_so() -> None:
+    apart = [{"url": f"https://cdn.midjourney.com/x/0_{n}.png"} for n in range(4)]
+    urls = [output.url for output in finished_grid(True, imageUrls=apart).outputs]
+    assert urls == [each["url"] for each in apart]
+    assert [output.url for output in finished_grid(False, imageUrls=apart).outputs] == [GRID]
+
+
+@pytest.mark.parametrize("apart", [[], [{"url": GRID}] * 4, [{"url": "https://x.example/1.png"}]])
+def test_otherwise_the_grid_is_cut(apart: list[Any]) -> None:
+    outputs = finished_grid(True, imageUrls=apart).outputs
+    assert [(output.url, output.tile) for output in outputs] == [(GRID, n) for n in range(1, 5)]
+
+
+def test_what_is_no_grid_is_not_cut() -> None:
+    buttons = [{"customId": "MJ::JOB::upsample_v6r1_2x_subtle::1::8f::SOLO", "label": "Upscale (Subtle)"}]
+    assert [output.tile for output in finished_grid(True, buttons=buttons).outputs] == [None]
+
+
+@pytest.mark.parametrize(
+    ("said", "output"), [("4021", {"seed": 4021}), ("", None), (None, None), ("x", None)]
+)
+def test_a_seed_is_told_where_the_server_tells_it(said: Any, output: Any) -> None:
+    assert finished_grid(False, seed=said).output == output

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.providers.base import Action, NoVerdict, Output
-from common.providers.midjourney import action_id
+from common.providers.midjourney_results import action_id
 from tests.unit.providers.fakes import like, poll, reply
 
 GRID = "https://cdn.discordapp.com/attachments/1/2/final.png?ex=1&is=2&hm=3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import wave
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.providers.base import Output
-from workers.media import MediaInfo, SourceRefused, SourceTrouble, inspect, thumbnail
+from workers.media import MediaInfo, SourceRefused, SourceTrouble, StoredFile, cut, inspect, thumbnail
 
 IMAGE = Output(kind="image")
 VIDEO = Output(kind="video", width=1, height=2, duration_s=5.0)
@@ -295,3 +296,43 @@ def test_no_thumbnail_is_no_error(tmp_path: Path) -> None:
     assert thumbnail(tmp_path / "file", film_info) is None
     damaged = look(tmp_path, png_of(100, 100, b"damaged"))
     assert thumbnail(tmp_path / "file", damaged) is None
+
+
+# ---------------------------------------------------------------- grids
+
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0))
+
+
+def grid(form: str, side: int = 64) -> bytes:
+    """Four pictures in one, each of another colour."""
+    image = Image.new("RGB", (2 * side, 2 * side))
+    for number, colour in enumerate(COLOURS):
+        image.paste(
+            colour, (number % 2 * side, number // 2 * side, (number % 2 + 1) * side, (number // 2 + 1) * side)
+        )
+    out = io.BytesIO()
+    image.save(out, form, **({"quality": 95} if form == "JPEG" else {"lossless": True}))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_grid_is_cut_into_what_stands_in_it(tmp_path: Path, form: str) -> None:
+    for tile, colour in enumerate(COLOURS, 1):
+        path = tmp_path / f"{tile}"
+        path.write_bytes(grid(form))
+        made = cut(StoredFile(path=path, bytes=1, sha256="of the grid"), tile)
+        info = inspect(path, Output(kind="image", tile=tile))
+        assert (info.width, info.height, info.content_type) == (64, 64, f"image/{form.lower()}")
+        content = path.read_bytes()
+        assert (made.bytes, made.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        with Image.open(path) as image:
+            seen = image.convert("RGB").getpixel((32, 32))
+        assert isinstance(seen, tuple)
+        assert all(abs(a - b) < 12 for a, b in zip(seen, colour, strict=True))
+
+
+@pytest.mark.parametrize("content", [b"GIF89a", b"no picture", grid("PNG", side=1), grid("PNG")[:200]])
+def test_what_cannot_be_cut_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(SourceRefused):
+        cut(StoredFile(path=tmp_path / "file", bytes=1, sha256=""), 1)
