@@ -101,11 +101,17 @@ def _price(spec: ModelSpec) -> str:
     price = spec.price
     each = f" for each `{price['times']}`" if "times" in price else ""
     if "table" not in price:
-        return f"Costs {price['credits']} credits{each}."
+        return f"Costs {price['credits']} credits{each}{_plus(price)}."
     by = " / ".join(f"`{name}`" for name in price["by"])
     table = ", ".join(f"{key} {credits}" for key, credits in price["table"].items())
     other = f"; otherwise {price['credits']}" if "credits" in price else ""
-    return f"Costs, by {by}{each}: {table}{other}."
+    return f"Costs, by {by}{each}: {table}{other}{_plus(price)}."
+
+
+def _plus(price: JsonObject) -> str:
+    return "".join(
+        f", and {credits} more for each of `{name}`" for name, credits in price.get("plus", {}).items()
+    )
 
 
 def _takes(field: JsonObject) -> str:

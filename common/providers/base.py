@@ -328,7 +328,8 @@ class ModelSpec:
     """One entry of the catalogue: what a user may call, what it takes, what it costs, how long it runs.
 
     `price` is data so that an operator can change it: {"credits": 20}, optionally {"by": ["mode", "duration"],
-    "table": {"std/5": 50}} (values of those inputs joined by "/") and {"times": "n"} (multiplied by that input).
+    "table": {"std/5": 50}} (values of those inputs joined by "/"), {"times": "n"} (multiplied by that input) and
+    {"plus": {"images": 15}} (so many more for each of its items).
     `input_schema` is JSON Schema 2020-12 with `default`s; unknown fields are refused.
     """
 

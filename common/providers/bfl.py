@@ -27,7 +27,7 @@ from common.providers.base import (
     Trouble,
     Unknown,
 )
-from common.providers.flux import size_of, whole_of
+from common.providers.flux import chosen_size, whole_of
 from common.providers.hosts import host_of, trusted
 from common.providers.reading import given, items, number, obj, ref, retry_after_s, text, web_url
 from common.providers.remote import RemoteAdapter, no_verdict, one_by_one, said, undocumented
@@ -37,7 +37,16 @@ _PATHS = {
     flux.PRO_1_1: "/v1/flux-pro-1.1",
     flux.ULTRA: "/v1/flux-pro-1.1-ultra",
     flux.DEV: "/v1/flux-dev",
+    flux.KONTEXT: "/v1/flux-kontext-pro",
+    flux.KONTEXT_MAX: "/v1/flux-kontext-max",
+    flux.KONTEXT_MULTI: "/v1/flux-kontext-pro",
+    flux.FILL: "/v1/flux-pro-1.0-fill",
+    flux.EXPAND: "/v1/flux-pro-1.0-expand",
     flux.PRO_2: "/v1/flux-2-pro",
+    flux.MAX_2: "/v1/flux-2-max",
+    flux.FLEX_2: "/v1/flux-2-flex",
+    flux.KLEIN_4B: "/v1/flux-2-klein-4b",
+    flux.KLEIN_9B: "/v1/flux-2-klein-9b",
 }
 _DOMAINS = ("bfl.ai",)
 _REGIONAL = re.compile(r"api\.[a-z]+\d*\.bfl\.ai")
@@ -56,6 +65,7 @@ class Bfl(RemoteAdapter):
     secret_names = ("api_key",)
     models = tuple(_PATHS)
     official_url = "https://api.bfl.ai"
+    fetches_addresses = False  # some models take base64 only (section 3)
     max_concurrency = 24  # active tasks per account (section 5)
 
     def __init__(self, credentials: Credentials) -> None:
@@ -114,19 +124,34 @@ def _body(submission: Submission) -> JsonObject:
     wanted = submission.input
     body: JsonObject = {
         "prompt": wanted["prompt"],
-        "seed": whole_of(wanted, "seed"),
-        "steps": whole_of(wanted, "steps"),
-        "guidance": wanted.get("guidance"),
-        "raw": wanted.get("raw"),
-        "prompt_upsampling": wanted.get("prompt_upsampling"),
-        "safety_tolerance": whole_of(wanted, "safety_tolerance"),
-        "output_format": wanted.get("output_format"),
+        **{name: whole_of(wanted, name) for name in ("seed", "steps", "safety_tolerance", *flux.SIDES)},
+        **{name: wanted.get(name) for name in ("guidance", "raw", "prompt_upsampling", "output_format")},
+        "image_prompt_strength": wanted.get("image_prompt_strength"),
+        **_pictures(submission),
     }
-    if submission.model == flux.ULTRA:
+    if submission.model in (flux.ULTRA, *_SHAPED):
         body["aspect_ratio"] = wanted.get("aspect_ratio")
-    else:
-        body["width"], body["height"] = size_of(wanted)
+    elif submission.model not in _PAINTED and (size := chosen_size(wanted)) is not None:
+        body["width"], body["height"] = size
     return given(body)
+
+
+_SHAPED = (flux.KONTEXT, flux.KONTEXT_MAX, flux.KONTEXT_MULTI)
+_PAINTED = (flux.FILL, flux.EXPAND)
+
+
+def _pictures(submission: Submission) -> JsonObject:
+    """`image` and `mask` to paint in, `image_prompt` to resemble, else `input_image`, `input_image_2` and so on."""
+    image, mask = submission.medium("image"), submission.medium("mask")
+    if submission.model in _PAINTED:
+        return {"image": image and image.base64, "mask": mask and mask.base64}
+    if submission.model == flux.ULTRA:
+        return {"image_prompt": image and image.base64}
+    all_of_them = [image] if image else submission.mediums("images")
+    return {
+        "input_image" + (f"_{number}" if number > 1 else ""): medium.url_or_base64
+        for number, medium in enumerate(all_of_them, 1)
+    }
 
 
 def _refused(reply: Reply) -> SubmitVerdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 from common.providers import flux
@@ -26,7 +27,7 @@ from common.providers.base import (
     Trouble,
     Unknown,
 )
-from common.providers.flux import size_of, whole_of
+from common.providers.flux import chosen_size, whole_of
 from common.providers.hosts import trusted
 from common.providers.reading import given, items, obj, ref, size, text, web_url
 from common.providers.remote import RemoteAdapter, no_verdict, one_by_one, said, undocumented
@@ -37,6 +38,10 @@ _PATHS = {
     flux.ULTRA: "fal-ai/flux-pro/v1.1-ultra",
     flux.DEV: "fal-ai/flux/dev",
     flux.SCHNELL: "fal-ai/flux/schnell",
+    flux.DEV_FROM_IMAGE: "fal-ai/flux/dev/image-to-image",
+    flux.KONTEXT: "fal-ai/flux-pro/kontext",
+    flux.KONTEXT_MAX: "fal-ai/flux-pro/kontext/max",
+    flux.KONTEXT_MULTI: "fal-ai/flux-pro/kontext/multi",
     flux.PRO_2: "fal-ai/flux-2-pro",
 }
 _DOMAINS = ("fal.run", "falrun.com")
@@ -54,11 +59,12 @@ class Fal(RemoteAdapter):
     secret_names = ("key",)
     models = tuple(_PATHS)
     official_url = "https://queue.fal.run"
+    fetches_addresses = True
     max_concurrency = 40
     finds_by_callback = True  # the webhook of a lost submit brings its request_id (section 11)
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
-        url = f"{self.base_url}/{_PATHS[submission.model]}"
+        url = f"{self.base_url}/{_path(submission)}"
         if submission.callback_url:
             url += f"?{urlencode({'fal_webhook': submission.callback_url})}"
         return self._submitted(await http.send("POST", url, headers=self._key(), json=_body(submission)))
@@ -115,16 +121,31 @@ class Fal(RemoteAdapter):
 # ---------------------------------------------------------------- submit
 
 
+def _path(submission: Submission) -> str:
+    """With or without pictures, some models are two applications here (section 10)."""
+    path, wanted = _PATHS[submission.model], submission.input
+    if submission.model == flux.KONTEXT and not wanted.get("image"):
+        return f"{path}/text-to-image"
+    return f"{path}/edit" if submission.model == flux.PRO_2 and wanted.get("images") else path
+
+
+_SHAPED = (flux.ULTRA, flux.KONTEXT, flux.KONTEXT_MAX, flux.KONTEXT_MULTI)
+
+
 def _body(submission: Submission) -> JsonObject:
     """Section 10. `safety_tolerance` is a string from "1" up, and a size has two numbers."""
     wanted, model = submission.input, submission.model
-    tolerance = whole_of(wanted, "safety_tolerance")
-    width, height = size_of(wanted)
+    tolerance, image = whole_of(wanted, "safety_tolerance"), submission.medium("image")
+    size = None if model in (*_SHAPED, flux.DEV_FROM_IMAGE) else chosen_size(wanted)
     return given(
         {
             "prompt": wanted["prompt"],
-            "image_size": None if model == flux.ULTRA else {"width": width, "height": height},
-            "aspect_ratio": wanted.get("aspect_ratio") if model == flux.ULTRA else None,
+            "image_url": image and image.url_or_data_url,
+            "image_urls": [each.url_or_data_url for each in submission.mediums("images")] or None,
+            "image_size": size and {"width": size[0], "height": size[1]},
+            "aspect_ratio": wanted.get("aspect_ratio") if model in _SHAPED else None,
+            "strength": wanted.get("strength"),
+            "image_prompt_strength": wanted.get("image_prompt_strength"),
             "raw": wanted.get("raw"),
             "num_images": whole_of(wanted, "n"),
             "num_inference_steps": whole_of(wanted, "steps"),
@@ -165,6 +186,9 @@ _NOT_THE_INPUT = frozenset(
     }
 )
 _CANCELED = frozenset({"client_cancelled", "client_disconnected"})
+_NOT_OURS = frozenset(
+    {"invalid_api_key"}
+)  # of the service behind the model: neither the input nor another try helps
 
 
 def _result(reply: Reply, status: JsonObject) -> PollVerdict:
@@ -179,8 +203,16 @@ def _result(reply: Reply, status: JsonObject) -> PollVerdict:
     if reply.object() and (reply.status in (400, 422, 499) or reply.status >= 500):
         verdict = _classified(types, said(reply, _detail(reply.object())), reply.status)
         if verdict is not None:
-            return verdict
+            return _as_told(verdict, reply)
     return _broken(status) or no_verdict(reply, _detail(reply.object()), gone=reply.status == 404)
+
+
+def _as_told(verdict: Failed, reply: Reply) -> Failed:
+    """What fal itself says about another try counts more than what the type of an error suggests (section 8.1)."""
+    says = reply.headers.get("x-fal-needs-retry") or reply.headers.get("x-fal-retryable")
+    if verdict.code != ErrorCode.PROVIDER_FAILED or says not in ("true", "false"):
+        return verdict
+    return replace(verdict, retryable=says == "true")
 
 
 def _images(body: JsonObject) -> PollVerdict:
@@ -217,7 +249,7 @@ def _classified(types: set[str], message: str, status: int) -> Failed | None:
     """The verdict by the named types of error; None where nothing is named and the status says nothing either."""
     if "content_policy_violation" in types:
         return Failed(code=ErrorCode.CONTENT_MODERATED, message=message)
-    if types & _CANCELED:
+    if types & (_CANCELED | _NOT_OURS):
         return Failed(code=ErrorCode.PROVIDER_FAILED, message=message)
     if types & _NOT_THE_INPUT:
         return Failed(code=ErrorCode.PROVIDER_FAILED, message=message, retryable=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.providers.base import JsonObject
 
-_KEYS = frozenset({"credits", "by", "table", "times"})
+_KEYS = frozenset({"credits", "by", "table", "times", "plus"})
 _LARGEST = 10**9
 
 
@@ -15,7 +15,8 @@ def price_of(price: JsonObject, input: Mapping[str, Any]) -> tuple[int, list[dic
     """The credits for an input with its defaults filled in, and the lines `{"label", "credits"}` they consist of.
 
     `price` is as `ModelSpec` describes it: `credits` alone, or a `table` with the values of the inputs in `by`
-    joined by "/" as keys (`credits` then serves values that the table lacks), multiplied by the input in `times`.
+    joined by "/" as keys (`credits` then serves values that the table lacks), multiplied by the input in `times`;
+    `plus` adds so much for each item that the named inputs hold.
     Raises ValueError for bad price data and for an input that has no price.
     """
     check(price)
@@ -23,7 +24,16 @@ def price_of(price: JsonObject, input: Mapping[str, Any]) -> tuple[int, list[dic
     count = _count(price, input)
     if count != 1:
         label = f"{label} × {count}"
-    return each * count, [{"label": label, "credits": each * count}]
+    lines = [{"label": label, "credits": each * count}, *_extras(price, input)]
+    return sum(line["credits"] for line in lines), lines
+
+
+def _extras(price: JsonObject, input: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, credits in price.get("plus", {}).items():
+        value = input.get(name)
+        items = len(value) if isinstance(value, list) else int(value is not None)
+        if items:
+            yield {"label": f"{name} × {items}", "credits": credits * items}
 
 
 def check(price: object) -> None:
@@ -38,6 +48,8 @@ def check(price: object) -> None:
         _check_credits(price["credits"], "`credits`")
     if "table" in price or "by" in price:
         _check_table(price.get("by"), price.get("table"))
+    if "plus" in price:
+        _check_plus(price["plus"])
     if "times" in price and not _is_name(price["times"]):
         raise ValueError("`times` must be the name of an input")
 
@@ -49,6 +61,13 @@ def _check_table(by: object, table: object) -> None:
         raise ValueError("`table` must be an object with at least one price")
     for key, credits in table.items():
         _check_credits(credits, f"`table` at {key!r}")
+
+
+def _check_plus(plus: object) -> None:
+    if not isinstance(plus, dict) or not plus or not all(_is_name(name) for name in plus):
+        raise ValueError("`plus` must be an object of inputs and their prices")
+    for name, credits in plus.items():
+        _check_credits(credits, f"`plus` for {name!r}")
 
 
 def _check_credits(credits: object, where: str) -> None:

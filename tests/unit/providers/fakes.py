@@ -154,8 +154,8 @@ def _listed(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def submission(model: str, **fields: Any) -> Submission:
-    """A job as the engine hands it over: defaults filled in, unless `input` is given."""
+def submission(model: str, *, at: str = "", **fields: Any) -> Submission:
+    """A job as the engine hands it over (to the API `at`, by default its first): defaults filled in."""
     properties = MODELS[model].input_schema["properties"]
     defaults = {name: field["default"] for name, field in properties.items() if "default" in field}
     wanted = fields.pop("input", {})
@@ -170,7 +170,9 @@ def submission(model: str, **fields: Any) -> Submission:
         "parent": parent,
     }
     values = {**values, **fields}
-    values.setdefault("media", media_of(adapters_for(model)[0], model, values["input"]))
+    values.setdefault(
+        "media", media_of(at.partition("-")[0] or adapters_for(model)[0], model, values["input"])
+    )
     return Submission(**values)
 
 
@@ -181,13 +183,13 @@ def handle(model: str, provider_ref: str = "ref-1", **memo: Any) -> Handle:
 def sent(name: str, model: str, **fields: Any) -> Sent:
     """The one request of a submit."""
     http = FakeHttp(reply(500))
-    run(adapter(name).submit(http, submission(model, **fields)))
+    run(adapter(name).submit(http, submission(model, at=name, **fields)))
     return http.sent[0]
 
 
 def submit(name: str, model: str, *answers: Reply | Exception, **fields: Any) -> Any:
     """The verdict on a standard submit with these answers."""
-    return run(adapter(name).submit(FakeHttp(*answers), submission(model, **fields)))
+    return run(adapter(name).submit(FakeHttp(*answers), submission(model, at=name, **fields)))
 
 
 def poll(name: str, model: str, *answers: Reply | Exception, ref: str = "ref-1", **memo: Any) -> Any:

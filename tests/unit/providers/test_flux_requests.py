@@ -11,6 +11,9 @@ from common.providers.base import (
     Handle,
 )
 from tests.unit.providers.fakes import (
+    PICTURE_URL,
+    UPLOAD,
+    UPLOAD_BASE64,
     FakeHttp,
     Sent,
     adapter,
@@ -37,6 +40,36 @@ from tests.unit.providers.fakes import (
          {"width": 1024, "height": 768, "steps": 28, "guidance": 4.5, "output_format": "jpeg"}),
         ("flux/2-pro", {"safety_tolerance": 0}, "/v1/flux-2-pro",
          {"width": 1024, "height": 768, "safety_tolerance": 0, "output_format": "jpeg"}),
+        ("flux/pro-1.1-ultra", {"image": UPLOAD, "image_prompt_strength": 0.4}, "/v1/flux-pro-1.1-ultra",
+         {"image_prompt": UPLOAD_BASE64, "image_prompt_strength": 0.4, "aspect_ratio": "16:9", "raw": False,
+          "output_format": "jpeg", "prompt_upsampling": False, "safety_tolerance": 2}),
+        ("flux/kontext-pro", {}, "/v1/flux-kontext-pro", {"safety_tolerance": 2, "output_format": "jpeg"}),
+        ("flux/kontext-pro", {"image": PICTURE_URL, "aspect_ratio": "1:1"}, "/v1/flux-kontext-pro",
+         {"input_image": UPLOAD_BASE64, "aspect_ratio": "1:1", "safety_tolerance": 2, "output_format": "jpeg"}),
+        ("flux/kontext-max", {}, "/v1/flux-kontext-max",
+         {"input_image": UPLOAD_BASE64, "safety_tolerance": 2, "output_format": "jpeg"}),
+        ("flux/kontext-multi", {"images": [UPLOAD] * 3}, "/v1/flux-kontext-pro",
+         {"input_image": UPLOAD_BASE64, "input_image_2": UPLOAD_BASE64, "input_image_3": UPLOAD_BASE64,
+          "safety_tolerance": 2, "output_format": "jpeg"}),
+        ("flux/fill", {"mask": UPLOAD, "steps": 20}, "/v1/flux-pro-1.0-fill",
+         {"image": UPLOAD_BASE64, "mask": UPLOAD_BASE64, "steps": 20, "prompt_upsampling": False,
+          "safety_tolerance": 2, "output_format": "jpeg"}),
+        ("flux/expand", {"left": 256}, "/v1/flux-pro-1.0-expand",
+         {"image": UPLOAD_BASE64, "top": 0, "bottom": 0, "left": 256, "right": 0, "steps": 50,
+          "prompt_upsampling": False, "safety_tolerance": 2, "output_format": "jpeg"}),
+        ("flux/2-pro", {"images": [UPLOAD] * 2}, "/v1/flux-2-pro",
+         {"input_image": UPLOAD_BASE64, "input_image_2": UPLOAD_BASE64, "safety_tolerance": 2,
+          "output_format": "jpeg"}),
+        ("flux/2-max", {"images": [UPLOAD], "width": 512, "height": 512}, "/v1/flux-2-max",
+         {"input_image": UPLOAD_BASE64, "width": 512, "height": 512, "safety_tolerance": 2,
+          "output_format": "jpeg"}),
+        ("flux/2-flex", {"guidance": 6}, "/v1/flux-2-flex",
+         {"width": 1024, "height": 768, "guidance": 6, "steps": 50, "prompt_upsampling": True, "safety_tolerance": 2,
+          "output_format": "jpeg"}),
+        ("flux/2-klein-4b", {}, "/v1/flux-2-klein-4b",
+         {"width": 1024, "height": 768, "safety_tolerance": 2, "output_format": "jpeg"}),
+        ("flux/2-klein-9b", {}, "/v1/flux-2-klein-9b",
+         {"width": 1024, "height": 768, "safety_tolerance": 2, "output_format": "jpeg"}),
     ],
 )  # fmt: skip
 def test_bfl_bodies(model: str, wanted: dict[str, Any], path: str, body: dict[str, Any]) -> None:
@@ -109,6 +142,22 @@ def test_bfl_is_polled_where_it_says_unless_the_key_would_leak(base: str, told: 
           "output_format": "jpeg"}),
         ("flux/2-pro", {"safety_tolerance": 0, "output_format": "png"}, "fal-ai/flux-2-pro",
          {"image_size": {"width": 1024, "height": 768}, "safety_tolerance": "1", "output_format": "png"}),
+        ("flux/pro-1.1-ultra", {"image": PICTURE_URL}, "fal-ai/flux-pro/v1.1-ultra",
+         {"image_url": PICTURE_URL, "aspect_ratio": "16:9", "raw": False, "safety_tolerance": "2",
+          "enhance_prompt": False, "output_format": "jpeg"}),
+        ("flux/dev-image-to-image", {"image": UPLOAD, "strength": 0.6}, "fal-ai/flux/dev/image-to-image",
+         {"image_url": f"data:image/png;base64,{UPLOAD_BASE64}", "strength": 0.6, "num_inference_steps": 28,
+          "output_format": "jpeg"}),
+        ("flux/kontext-pro", {}, "fal-ai/flux-pro/kontext/text-to-image",
+         {"safety_tolerance": "2", "output_format": "jpeg"}),
+        ("flux/kontext-pro", {"image": PICTURE_URL, "aspect_ratio": "1:1"}, "fal-ai/flux-pro/kontext",
+         {"image_url": PICTURE_URL, "aspect_ratio": "1:1", "safety_tolerance": "2", "output_format": "jpeg"}),
+        ("flux/kontext-max", {}, "fal-ai/flux-pro/kontext/max",
+         {"image_url": PICTURE_URL, "safety_tolerance": "2", "output_format": "jpeg"}),
+        ("flux/kontext-multi", {}, "fal-ai/flux-pro/kontext/multi",
+         {"image_urls": [PICTURE_URL] * 2, "safety_tolerance": "2", "output_format": "jpeg"}),
+        ("flux/2-pro", {"images": [PICTURE_URL]}, "fal-ai/flux-2-pro/edit",
+         {"image_urls": [PICTURE_URL], "safety_tolerance": "2", "output_format": "jpeg"}),
     ],
 )  # fmt: skip
 def test_fal_bodies(model: str, wanted: dict[str, Any], path: str, body: dict[str, Any]) -> None:
@@ -120,7 +169,7 @@ def test_fal_bodies(model: str, wanted: dict[str, Any], path: str, body: dict[st
         {"prompt": "a red fox", **body},
         None,
     )
-    assert sent("fal", model, callback_url=None).url == f"https://queue.fal.run/{path}"
+    assert sent("fal", model, input=wanted, callback_url=None).url == f"https://queue.fal.run/{path}"
 
 
 FAL = "https://queue.fal.run/fal-ai/flux-pro/requests/80e7"

@@ -42,7 +42,17 @@ CATALOGUE = [
     "flux/pro-1.1-ultra",
     "flux/dev",
     "flux/schnell",
+    "flux/dev-image-to-image",
+    "flux/kontext-pro",
+    "flux/kontext-max",
+    "flux/kontext-multi",
+    "flux/fill",
+    "flux/expand",
     "flux/2-pro",
+    "flux/2-max",
+    "flux/2-flex",
+    "flux/2-klein-4b",
+    "flux/2-klein-9b",
 ]
 
 

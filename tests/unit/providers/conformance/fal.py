@@ -89,9 +89,20 @@ POLLS = [
     ([COMPLETED, reply(200, {"something": "else"})], NOTHING),
     ([COMPLETED, reply(422, typed("content_policy_violation"))], FAILED_MODERATED),
     *(([COMPLETED, reply(422, typed(kind))], FAILED_INVALID)
-      for kind in ("missing", "value_error.missing", "image_too_small", "greater_than_equal", "one_of")),
+      for kind in (
+          "missing", "value_error.missing", "image_too_small", "image_too_large", "image_load_error",
+          "file_download_error", "face_detection_error", "file_too_large", "greater_than", "greater_than_equal",
+          "less_than", "less_than_equal", "multiple_of", "sequence_too_short", "sequence_too_long", "one_of",
+          "feature_not_supported", "invalid_archive", "archive_file_count_below_minimum",
+          "archive_file_count_exceeds_maximum", "input_value_error",
+      )),
+    ([COMPLETED, reply(422, typed("invalid_api_key"))], FAILED_FOR_GOOD),
     *(([COMPLETED, reply(422, typed(kind))], FAILED_AGAIN)
-      for kind in ("no_media_generated", "downstream_service_error", "generation_timeout")),
+      for kind in ("no_media_generated", "downstream_service_error", "downstream_service_unavailable",
+                   "generation_timeout", "internal_server_error")),
+    ([COMPLETED, reply(500, typed("internal_server_error"), x_fal_needs_retry="false")], FAILED_FOR_GOOD),
+    ([COMPLETED, reply(500, typed("downstream_service_error"), x_fal_retryable="false")], FAILED_FOR_GOOD),
+    ([COMPLETED, reply(422, typed("image_too_small"), x_fal_needs_retry="true")], FAILED_INVALID),
     ([COMPLETED, reply(500, typed("internal_server_error"))], FAILED_AGAIN),
     ([COMPLETED, reply(504, typed("generation_timeout"))], FAILED_AGAIN),
     *(([COMPLETED, platform(504, kind)], FAILED_AGAIN) for kind in ("request_timeout", "startup_timeout")),

@@ -1,0 +1,33 @@
+"""Flux's jobs from pictures, at both of its APIs, over HTTP."""
+
+from __future__ import annotations
+
+import base64
+
+from tests.simulators.media import png
+from tests.stories.conftest import Installation
+
+
+def test_pictures_are_filled_changed_and_brought_together(installation: Installation) -> None:
+    user, world = installation.user(), installation.world
+    address = world.media.publish("hat.png", "image/png", lambda: png("a hat", 512, 512))
+    inline = base64.b64encode(png("a fox", 512, 512)).decode()
+    wanted = {
+        "flux/fill": {"prompt": "snow", "image": inline, "mask": address},  # BFL alone
+        "flux/dev-image-to-image": {"prompt": "as an oil painting", "image": address},  # fal alone
+        "flux/kontext-pro": {"prompt": "make it blue", "image": inline},
+        "flux/kontext-multi": {"prompt": "the fox with the hat", "images": [inline, address]},
+        "flux/2-pro": {"prompt": "the fox and the hat", "images": [inline, address]},
+        "flux/2-klein-4b": {"prompt": "quick"},
+    }
+    asked = {
+        model: user.post("/v1/jobs", {"model": model, "input": given}) for model, given in wanted.items()
+    }
+    held = {model: job["cost"]["held"] for model, job in asked.items()}
+    assert (held["flux/2-pro"], held["flux/2-klein-4b"], held["flux/kontext-multi"]) == (30 + 2 * 15, 14, 30)
+    ended = {model: user.ended(job["id"], 40) for model, job in asked.items()}
+    assert {model: job["error"] for model, job in ended.items() if job["status"] != "succeeded"} == {}
+    filled = [call for call in world.bfl.asked("POST /v1/flux-pro-1.0-fill") if call.status == 200]
+    body = filled[-1].json()
+    assert base64.b64decode(body["image"]) == png("a fox", 512, 512)
+    assert base64.b64decode(body["mask"]) == png("a hat", 512, 512)
