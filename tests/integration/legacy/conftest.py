@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,9 +40,7 @@ def engine(url: str) -> Iterator[sa.Engine]:
 @pytest.fixture
 def command(url: str) -> Iterator[Command]:
     """Operators' commands on that database."""
-    level = logging.getLogger().level
     environment = {"DATABASE_URL": url, "REDIS_URL": "redis://127.0.0.1:1/0", "SECRET_KEY": SECRET_KEY}
     with configured(environment):
         app = create_app()
         yield lambda *arguments: run(app, *arguments)
-    logging.getLogger().setLevel(level)

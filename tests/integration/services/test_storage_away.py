@@ -75,10 +75,10 @@ def finished_at_the_provider(actor: Actor, media: MediaHost, lives: dict[str, fl
     return urls
 
 
-async def work(seconds: float) -> None:
-    """A worker for so long, or until nothing waits."""
+async def work(seconds: float, done: Callable[[], bool] = lambda: False) -> None:
+    """A worker for so long, or until it is `done` or nothing waits."""
     flow, end = Store(), time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and not done():
         taken = await flow.claim(16, frozenset())
         answers = await asyncio.gather(*(flow.ask([claim]) for claim in taken))
         await flow.record([pair for answered in answers for pair in answered])
@@ -156,6 +156,11 @@ def test_two_hundred_results_wait_for_the_storage(
     await_the_end(world, make_actor(100_000), count=200, dying=20)
 
 
+def failures() -> int:
+    with transaction() as session:
+        return session.scalars(select(JobStep.failures)).one()
+
+
 def test_outages_do_not_use_up_what_a_source_may_refuse(
     world: tuple[Cos, MediaHost], make_actor: MakeActor, make_account: MakeAccount
 ) -> None:
@@ -164,10 +169,10 @@ def test_outages_do_not_use_up_what_a_source_may_refuse(
     actor = make_actor(1000)
     finished_at_the_provider(actor, media, {"p": LONG_S})
     cos.misbehave(Fault("answer", times=1_000_000, status=503))
-    asyncio.run(work(0.5))
+    asyncio.run(work(30.0, done=lambda: failures() > store._REFUSALS))
     cos.behave()
+    assert failures() > store._REFUSALS
     with transaction() as session:
-        assert session.scalars(select(JobStep.failures)).one() > store._REFUSALS
         assert session.scalars(select(JobStep.refusals)).one() == 0
         session.execute(update(JobStep).values(due_at=0.0))
     media.misbehave(Fault("answer", times=store._REFUSALS - 1, status=403))

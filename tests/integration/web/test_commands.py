@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,15 +61,6 @@ def refused(done: Done, *words: str) -> bool:
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")
     return (done.code, done.out) == (1, "") and all(word in line for word in words)
-
-
-@pytest.fixture(autouse=True)
-def _as_loud_as_before() -> Iterator[None]:
-    """Commands make their process quiet."""
-    root = logging.getLogger()
-    level = root.level
-    yield
-    root.setLevel(level)
 
 
 @pytest.fixture
