@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TypeVar
+from urllib.parse import quote
 
 from common.providers.base import (
     Accepted,
@@ -35,6 +37,7 @@ from common.words import ErrorCode
 MESSAGE_LIMIT = 500
 AT_ONCE = 25  # single looks that one poll() has in the air
 _SHORTEST_SECRET = 4
+_TELLING = 8  # so much of a secret's beginning gives it away, also where a text was cut within it
 _JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+")
 V = TypeVar("V", SubmitVerdict, PollVerdict, "Accepted | NoVerdict")
 
@@ -56,7 +59,8 @@ class RemoteAdapter(Adapter):
             verdict = NotAccepted(trouble=Trouble.DOWN, message=f"The provider cannot be reached: {error}")
         except Unanswered as error:
             verdict = Unknown(message=f"The provider did not answer: {error}")
-        return self._presentable(verdict, submission.callback_url)
+        token = (submission.callback_url or "").rpartition("/")[2]  # whoever knows it can call back
+        return self._presentable(verdict, token)
 
     async def poll(self, http: Http, handles: Sequence[Handle]) -> Mapping[str, PollVerdict]:
         """Look at up to `batch_size` generations; verdicts by provider_ref."""
@@ -105,11 +109,11 @@ class RemoteAdapter(Adapter):
     def _confirmed(self, reply: Reply) -> bool:
         return False
 
-    def _presentable(self, verdict: V, *private: str | None) -> V:
+    def _presentable(self, verdict: V, *private: str) -> V:
         """The verdict with its message fit to be shown to a user and kept."""
         if not isinstance(verdict, (Rejected, NotAccepted, Unknown, Failed, NoVerdict)):
             return verdict
-        secrets = [*self.credentials.secrets.values(), *(word for word in private if word)]
+        secrets = [*self.credentials.secrets.values(), *private]
         return replace(verdict, message=presentable(verdict.message, secrets))
 
 
@@ -140,12 +144,35 @@ async def _guarded(look: Callable[[Handle], Awaitable[PollVerdict]], handle: Han
 
 
 def presentable(message: str, secrets: Iterable[str]) -> str:
-    """The message without secrets, trimmed."""
+    """The message without secrets, however they are spelled and wherever it was cut; trimmed."""
     clean = text(message)
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
-            clean = clean.replace(secret, "***")
+            clean = _without(_spellings(secret), clean)
     return _JWT.sub("***", clean)[:MESSAGE_LIMIT]
+
+
+def _spellings(secret: str) -> set[str]:
+    """As it is, and as JSON and URLs spell it: a server may send back what it was sent in either."""
+    in_json = json.dumps(secret)[1:-1]
+    return {secret, in_json, in_json.replace("/", "\\/"), quote(secret, safe="")}
+
+
+def _without(spellings: set[str], message: str) -> str:
+    """The message with the secret, or as much of it as is there, blotted out."""
+    for head in {spelled[:_TELLING] for spelled in spellings}:
+        rests = [spelled[_TELLING:] for spelled in spellings if spelled.startswith(head)]
+        first, *others = message.split(head)
+        message = first + "".join(
+            "***" + part[max(_shared(part, rest) for rest in rests) :] for part in others
+        )
+    return message
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def said(reply: Reply, words: str = "") -> str:

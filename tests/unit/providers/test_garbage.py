@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +24,17 @@ from common.providers.base import (
     Unknown,
 )
 from common.providers.registry import ADAPTERS
-from tests.unit.providers.fakes import FakeHttp, RepeatingHttp, adapter, handle, like, reply, run, submission
+from tests.unit.providers.fakes import (
+    CALLBACK,
+    FakeHttp,
+    RepeatingHttp,
+    adapter,
+    handle,
+    like,
+    reply,
+    run,
+    submission,
+)
 
 EVERY = [(name, model) for name, made in ADAPTERS.items() for model in made.models]
 MEMOS: list[dict[str, Any]] = [{}, {"path": "/tasks"}]
@@ -123,6 +134,73 @@ def test_secrets_do_not_get_into_messages(name: str, model: str) -> None:
         for verdict in verdicts:
             assert len(verdict.message) <= 500
             assert not any(secret in verdict.message for secret in made.credentials.secrets.values())
+
+
+# How a body writes a text: as JSON (here or with escaped slashes), as a page does, as an address does.
+BODIES: list[Callable[[str, str], bytes]] = [
+    lambda field, echo: json.dumps({"code": 4, "data": {field: echo}, field: echo}).encode(),
+    lambda field, echo: json.dumps({field: echo}).replace("/", "\\/").encode(),
+    lambda field, echo: f"<p>{field}: {echo}".encode(),
+    lambda field, echo: f"<a href='?{field}={quote(echo, safe='')}'>".encode(),
+]
+KEYS = {
+    "midjourney": {"api_secret": 'mj/Secret+0123456789"abcdefghijkl=='},
+    "kling": {"api_key": 'kl/Secret+0123456789"abcdefghijkl=='},
+    "jimeng": {
+        "access_key": "AKLTsecret0123456789abcdef",
+        "secret_key": "c2VjcmV0L/dGhpcyBp+cyBhIHNlY3JldA==",
+    },
+    "bfl": {"api_key": 'bf/Secret+0123456789"abcdefghijkl=='},
+    "fal": {"key": "f1d2:Secret/0123456789+abcdefghijkl=="},
+}
+TOLD = (
+    "detail",
+    "message",
+    "description",
+    "error",
+    "status",
+    "task_status",
+    "failReason",
+    "code",
+    "whatever",
+)
+
+
+@given(
+    name=st.sampled_from(list(KEYS)),
+    status=st.sampled_from(STATUSES),
+    body=st.sampled_from(BODIES),
+    before=st.sampled_from([0, 30, 45, 480, 3970, 3990]) | st.integers(0, 4100),
+    times=st.sampled_from([1, 300]),
+    field=st.sampled_from(TOLD),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_secret_is_shown_however_it_comes_back(
+    name: str, status: int, body: Callable[[str, str], bytes], before: int, times: int, field: str
+) -> None:
+    """In whatever spelling, in any place of an answer, also where a limit cuts it in two."""
+    made, model = adapter(name, secrets=KEYS[name]), ADAPTERS[name].models[0]
+    for secret in KEYS[name].values():
+        http = RepeatingHttp(reply(status, body(field, "x" * before + " ".join([secret] * times))))
+        submitted = run(made.submit(http, submission(model, at=name)))
+        for verdict in (submitted, *run(made.poll(http, [handle(model)])).values()):
+            assert len(verdict.message) <= 500
+            assert secret[:9] not in verdict.message
+            assert secret[-9:] not in verdict.message
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_callbacks_token_is_not_shown_but_the_address_may_be(name: str) -> None:
+    made, model = adapter(name), ADAPTERS[name].models[0]
+    echo = {
+        "code": 4,
+        "message": f"bad {CALLBACK}",
+        "description": f"bad {CALLBACK}",
+        "detail": f"bad {CALLBACK}",
+    }
+    verdict = run(made.submit(RepeatingHttp(reply(400, echo)), submission(model, at=name)))
+    assert "t0ken" not in verdict.message
+    assert "bad https://api.example.com/callbacks/***" in verdict.message
 
 
 def test_a_token_that_comes_back_is_not_shown_either() -> None:
