@@ -105,7 +105,11 @@ class Bfl(RemoteAdapter):
         """Poll where the answer to the submit said: another region does not know the task (section 1)."""
         polling_url = trusted(handle.memo.get("polling_url"), self.base_url, _DOMAINS, any_port=True)
         own = f"{self.base_url}/v1/get_result?id={quote(handle.provider_ref, safe='')}"
-        return _seen(await http.send("GET", polling_url or own, headers=self._key()))
+        reply = await http.send("GET", polling_url or own, headers=self._key())
+        verdict, about = _seen(reply), ref(reply.object().get("id"))
+        if about not in (None, handle.provider_ref) and not isinstance(verdict, NoVerdict):
+            return NoVerdict(message="The answer is about another task.")
+        return verdict
 
     def adopt(self, callback: JsonObject) -> Accepted | None:
         """The id in a webhook's body (section 6, unverified: the poll decides)."""

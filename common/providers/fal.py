@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from common.providers import flux
 from common.providers.base import (
@@ -48,6 +48,7 @@ _DOMAINS = ("fal.run", "falrun.com")
 _URLS = {"status_url": "/status", "response_url": "", "cancel_url": "/cancel"}
 _LIVES_S = 3600.0  # the files' own life is the account's setting (section 6); an hour is safe
 _LOCKED = re.compile(r"locked|balance|top[ _]up", re.IGNORECASE)
+_BY_FAL = re.compile(r"admin lock", re.IGNORECASE)  # locked, but not for want of money (section 8.2)
 _REQUEST_ID = re.compile(r"[\w-]{1,100}")
 
 
@@ -85,6 +86,8 @@ class Fal(RemoteAdapter):
     async def _look(self, http: Http, handle: Handle) -> PollVerdict:
         reply = await http.send("GET", self._url(handle, "status_url"), headers=self._key())
         body = reply.object()
+        if ref(body.get("request_id")) not in (None, handle.provider_ref):
+            return NoVerdict(message="The answer is about another request.")
         match body.get("status"):
             case "IN_QUEUE" | "IN_PROGRESS":
                 return Running()
@@ -110,9 +113,12 @@ class Fal(RemoteAdapter):
 
     def _url(self, handle: Handle, name: str) -> str:
         """The URL that the submit's answer gave, else built: owner and app only, without the sub-path (section 2)."""
+        request = quote(handle.provider_ref, safe="")
         told = trusted(handle.memo.get(name), self.base_url, _DOMAINS)
+        if told and request in urlsplit(told).path.split("/"):  # a result does not say which request it is of
+            return told
         app = "/".join(_PATHS.get(handle.model, "").split("/")[:2])
-        return told or f"{self.base_url}/{app}/requests/{quote(handle.provider_ref, safe='')}{_URLS[name]}"
+        return f"{self.base_url}/{app}/requests/{request}{_URLS[name]}"
 
     def _key(self) -> dict[str, str]:
         return {"Authorization": f"Key {self.credentials.secrets.get('key', '')}"}
@@ -163,9 +169,11 @@ def _refused(reply: Reply) -> SubmitVerdict:
     words = _detail(reply.object())
     message = said(reply, words)
     match reply.status:
-        case 403 if _LOCKED.search(message):
+        case 403 if _LOCKED.search(message) and not _BY_FAL.search(message):
             return NotAccepted(trouble=Trouble.BALANCE, message=message)
         case 404:  # an unknown model or app, which no other try will know
+            return Rejected(code=ErrorCode.PROVIDER_REJECTED, message=message)
+        case 400 | 422 if _types(reply) & _NOT_OURS:
             return Rejected(code=ErrorCode.PROVIDER_REJECTED, message=message)
         case 400 | 422 if "content_policy_violation" in _types(reply):
             return Rejected(code=ErrorCode.CONTENT_MODERATED, message=message)

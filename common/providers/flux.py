@@ -240,7 +240,12 @@ QUIRKS = (
     "A model that both APIs have goes to whichever account has room; where one cannot take it, the other may.",
     "BFL: a result's URL dies ten minutes after it is ready, and a task is asked for only in the region that took it.",
     "BFL: a picture that its moderation stops is not charged by us; what BFL charges for it is its own affair.",
-    "fal: a picture that the safety checker blackened counts as moderated, though the API calls it a success.",
+    "BFL: pictures go there as bytes, since fill, expand and Ultra take no addresses.",
+    "fal: a picture that the safety checker blackened counts as moderated, though the API calls it a success; one of "
+    "several is enough.",
+    "fal: an input that it does not like is accepted at first and refused by the result.",
+    "fal: its strictest safety tolerance is 1, so 0 is sent as 1.",
+    "FLUX.2: a picture has at most 4 megapixels; a larger one is refused by the provider, not by us.",
     "BFL calls back only from its regional hosts, so only there a submit whose answer was lost can be found again; fal "
     "always calls back.",
 )

@@ -29,5 +29,7 @@ def test_pictures_are_filled_changed_and_brought_together(installation: Installa
     assert {model: job["error"] for model, job in ended.items() if job["status"] != "succeeded"} == {}
     filled = [call for call in world.bfl.asked("POST /v1/flux-pro-1.0-fill") if call.status == 200]
     body = filled[-1].json()
+    changed = [call for call in world.fal.asked("POST /fal-ai/flux/dev/image-to-image") if call.status == 200]
+    assert changed[-1].json()["image_url"] == address  # fal fetches it itself
     assert base64.b64decode(body["image"]) == png("a fox", 512, 512)
     assert base64.b64decode(body["mask"]) == png("a hat", 512, 512)

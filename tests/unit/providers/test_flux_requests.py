@@ -179,8 +179,8 @@ FAL = "https://queue.fal.run/fal-ai/flux-pro/requests/80e7"
     ("base", "told", "trusted"),
     [
         ("https://queue.fal.run", "https://queue.fal.run/fal-ai/flux-pro/requests/80e7/status", True),
-        ("https://queue.fal.run", "https://queue.falrun.com/x/status", True),
-        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/x/status", True),
+        ("https://queue.fal.run", "https://queue.falrun.com/x/requests/80e7/status", True),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/x/requests/80e7/status", True),
         ("http://127.0.0.1:9000", "http://127.0.0.1:9001/x/status", False),
         ("https://queue.fal.run", "http://queue.fal.run/x/status", False),
         ("https://queue.fal.run", "https://fal.run.evil.example/x", False),
@@ -205,6 +205,14 @@ def test_fal_is_polled_where_it_says_unless_the_key_would_leak(base: str, told: 
     assert http.sent == [
         Sent("GET", told if trusted else built, {"Authorization": "Key fal-id:fal-s3cret"}, None, None)
     ]
+
+
+def test_a_url_of_another_request_is_not_asked() -> None:
+    other = f"{FAL.removesuffix('80e7')}80e8"
+    http = FakeHttp(reply(200, {"status": "COMPLETED", "request_id": "80e7"}), reply(500))
+    told = {"status_url": f"{other}/status", "response_url": other}
+    run(adapter("fal").poll(http, [handle("flux/pro-1.1", "80e7", **told)]))
+    assert [request.url for request in http.sent] == [f"{FAL}/status", FAL]
 
 
 def test_a_completed_request_is_fetched_always() -> None:

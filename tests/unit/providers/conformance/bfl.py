@@ -73,6 +73,9 @@ POLLS = [
     (PRO, bfl("Content Moderated", http=422), FAILED_MODERATED),  # the body is the verdict, whatever the status
     (PRO, bfl("Error", http=503), FAILED_AGAIN),
     (PRO, bfl("Thinking"), NOTHING),
+    (PRO, bfl("Ready", result=SAMPLE, id="ref-2"), NOTHING),  # of another task
+    (PRO, bfl("Error", id="ref-2"), NOTHING),
+    (PRO, bfl("Ready", result=SAMPLE, id=None), (Succeeded, {})),
     (PRO, reply(503), NOTHING),
     (PRO, reply(429, {"detail": "slow down"}, retry_after="2"), (NoVerdict, {"gone": False, "retry_after_s": 2.0})),
     (PRO, reply(403, {"detail": "Not authenticated"}), NOTHING),

@@ -43,6 +43,8 @@ SUBMITS = [
      trouble(BALANCE)),
     (DEV, reply(403, {"detail": "Reason: TOP_UP"}), trouble(BALANCE)),
     (DEV, reply(403, {"detail": "Forbidden"}), trouble(CREDENTIALS)),
+    (DEV, reply(403, {"detail": "User is locked. Reason: Admin lock"}), trouble(CREDENTIALS)),
+    (DEV, reply(422, typed("invalid_api_key")), REFUSED),
     (DEV, reply(402, {"detail": "Payment required"}), trouble(BALANCE)),
     (DEV, reply(404, {"detail": "Application not found"}), REFUSED),
     (DEV, reply(400, {"detail": "bad", "error_type": "bad_request"}), INVALID),
@@ -54,7 +56,7 @@ SUBMITS = [
 ]  # fmt: skip
 
 
-COMPLETED = reply(200, {"status": "COMPLETED", "request_id": "80e7", "metrics": {}})
+COMPLETED = reply(200, {"status": "COMPLETED", "request_id": "ref-1", "metrics": {}})
 PICTURE = {
     "url": "https://v3.fal.media/files/a.jpeg",
     "width": 1024,
@@ -77,6 +79,8 @@ POLLS = [
     ([reply(200, {"status": "FAILED"})], FAILED_AGAIN),
     ([reply(200, {"status": "CANCELED"})], FAILED_AGAIN),
     ([reply(200, {"status": "WHATEVER"})], NOTHING),
+    ([reply(200, {"status": "COMPLETED", "request_id": "ref-2"})], NOTHING),  # of another request
+    ([reply(202, {"status": "IN_QUEUE", "request_id": "ref-1", "gateway_request_id": "ref-2"})], RUNNING),
     ([reply(404, {"detail": "not found"})], GONE),
     ([reply(401, {"detail": "x"})], NOTHING),
     ([reply(429, {"detail": "x"}, retry_after="6")], (NoVerdict, {"gone": False, "retry_after_s": 6.0})),
