@@ -159,6 +159,7 @@ class Rejected:
 
     code: str
     message: str
+    asked: bool = True  # False: decided here, so that it says nothing about the account
 
 
 class Trouble(StrEnum):
@@ -168,6 +169,7 @@ class Trouble(StrEnum):
     DOWN = "down"  # connection refused, maintenance: later, or another account
     CREDENTIALS = "credentials"  # wrong or disabled key, not permitted: another account
     BALANCE = "balance"  # the operator's money at the provider is used up: another account
+    MODEL = "model"  # this account may not use this model, but others: another account; this one is well
     INPUT = "input"  # what the input names could not be fetched: later; no account is to blame
 
 

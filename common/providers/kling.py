@@ -133,12 +133,11 @@ class Kling(RemoteAdapter):
             path, body = PATHS[submission.model], legacy_body(submission)
             if body is None:
                 message = "Kling told no id of the parent's video; it cannot be continued."
-                return Rejected(code=ErrorCode.INVALID_INPUT, message=message)
+                return Rejected(code=ErrorCode.INVALID_INPUT, message=message, asked=False)
             return _submitted(await self._send(http, "POST", path, body), path)
         if not self.credentials.secrets.get("api_key"):
-            # A short pause only: the same account serves the legacy models well.
             message = f"{submission.input['model_name']} needs an API key; this account has AK/SK only."
-            return NotAccepted(trouble=Trouble.CREDENTIALS, message=message, retry_after_s=1.0)
+            return NotAccepted(trouble=Trouble.MODEL, message=message)
         reply = await self._send(http, "POST", new_path(submission), new_body(submission))
         return _submitted(reply, TASKS)
 
@@ -250,12 +249,12 @@ _TROUBLES = {
     1100: Trouble.CREDENTIALS,
     1101: Trouble.BALANCE,
     1102: Trouble.BALANCE,
-    1103: Trouble.CREDENTIALS,
+    1103: Trouble.MODEL,
     1302: Trouble.BUSY,
     1303: Trouble.BUSY,
     1304: Trouble.CREDENTIALS,
 }
-_PAUSES_S = {1302: 1.0, 1303: 1.0, 1103: 1.0}  # 1103 is about one model: the account serves others
+_PAUSES_S = {1302: 1.0, 1303: 1.0}
 _REFUSALS = {
     1200: ErrorCode.INVALID_INPUT,
     1201: ErrorCode.INVALID_INPUT,

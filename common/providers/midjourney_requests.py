@@ -73,15 +73,19 @@ def _action(submission: Submission) -> tuple[str, JsonObject] | Rejected:
     """Where to send a follow-up and what: the button's customId, or NZ's change where there are no buttons."""
     parent, wanted = submission.parent, str(submission.input.get("action", ""))
     if parent is None:
-        return Rejected(code=ErrorCode.INVALID_INPUT, message="An action needs a finished parent job.")
+        return Rejected(
+            code=ErrorCode.INVALID_INPUT, message="An action needs a finished parent job.", asked=False
+        )
     token = text(obj(parent.memo.get("actions")).get(wanted))
     if problem := _misfit(wanted, token, submission):
-        return Rejected(code=ErrorCode.INVALID_INPUT, message=problem)
+        return Rejected(code=ErrorCode.INVALID_INPUT, message=problem, asked=False)
     if token and not _SIMPLE.fullmatch(token):
         return "/submit/action", {"taskId": parent.provider_ref, "customId": token}
     change = _CHANGE.fullmatch(wanted)
     if change is None:
-        return Rejected(code=ErrorCode.INVALID_INPUT, message=f"The parent offers no action {wanted!r}.")
+        return Rejected(
+            code=ErrorCode.INVALID_INPUT, message=f"The parent offers no action {wanted!r}.", asked=False
+        )
     if wanted == "reroll":
         return "/submit/change", {"taskId": parent.provider_ref, "action": "REROLL"}
     return "/submit/change", {

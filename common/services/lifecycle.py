@@ -121,16 +121,19 @@ def rejected(session: Session, claim: Claim, verdict: Rejected) -> None:
     canceled = _fence(session, claim)
     _answer(session, claim, Outcome.REJECTED, error_code=verdict.code, error_message=verdict.message)
     _end_free(session, claim.job_id, canceled=canceled, code=verdict.code, message=verdict.message)
-    accounts.succeeded(session, claim.account_id)
+    if verdict.asked:
+        accounts.succeeded(session, claim.account_id)
 
 
 def not_accepted(session: Session, claim: SubmitClaim, verdict: NotAccepted) -> None:
     """Provably nothing was started: back to the queue, unless no account could ever take it."""
     code = _TROUBLE_CODES[verdict.trouble]
-    if verdict.trouble is not Trouble.INPUT:
+    if verdict.trouble is Trouble.MODEL:
+        log.warning("account %s cannot serve %s: %s", claim.account_id, claim.model, verdict.message)
+    elif verdict.trouble is not Trouble.INPUT:
         accounts.troubled(session, claim.account_id, verdict.trouble, verdict.retry_after_s)
     _answer(session, claim, Outcome.REJECTED, error_code=code, error_message=verdict.message)
-    if verdict.trouble in (Trouble.CREDENTIALS, Trouble.BALANCE) and not _may_go_elsewhere(session, claim):
+    if verdict.trouble in _ELSEWHERE_ONLY and not _may_go_elsewhere(session, claim):
         canceled = _fence(session, claim)
         _end_free(
             session, claim.job_id, canceled=canceled, code=code, message=verdict.message, retryable=True
@@ -145,11 +148,13 @@ def _may_go_elsewhere(session: Session, claim: SubmitClaim) -> bool:
     )
 
 
+_ELSEWHERE_ONLY = (Trouble.CREDENTIALS, Trouble.BALANCE, Trouble.MODEL)  # no wait helps at this account
 _TROUBLE_CODES = {
     Trouble.BUSY: ErrorCode.PROVIDER_UNAVAILABLE,
     Trouble.DOWN: ErrorCode.PROVIDER_UNAVAILABLE,
     Trouble.CREDENTIALS: ErrorCode.PROVIDER_UNAVAILABLE,
     Trouble.BALANCE: ErrorCode.ACCOUNT_EXHAUSTED,
+    Trouble.MODEL: ErrorCode.PROVIDER_UNAVAILABLE,
     Trouble.INPUT: ErrorCode.INVALID_INPUT,
 }
 
@@ -371,7 +376,11 @@ def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
         failed(
             session,
             claim,
-            Failed(code=ErrorCode.PROVIDER_FAILED, message=f"The provider lost this job: {seen.message}"),
+            Failed(
+                code=ErrorCode.PROVIDER_FAILED,
+                message=f"The provider lost this job: {seen.message}",
+                retryable=True,
+            ),
         )
         return
     delay = (
@@ -424,8 +433,9 @@ def unstorable(session: Session, claim: Claim, results: Sequence[Stored], messag
     _keep(session, claim, results)
     _mark_late(session, claim.job_id, anything=bool(results))
     if not finish(
-        session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.STORAGE_FAILED, message=message
-    ):
+        session, claim.job_id, Status.FAILED, spent=0, code=ErrorCode.STORAGE_FAILED, message=message,
+        retryable=True,
+    ):  # fmt: skip
         note(session, claim.job_id, SOURCE_GONE, message)
         _forget(session, claim.job_id)
 

@@ -91,11 +91,16 @@ def _claim(session: Session, limit: int, full: frozenset[str]) -> list[SubmitCla
 
 async def _submit(claim: SubmitClaim, at: tuple[Adapter, Http]) -> SubmitVerdict:
     adapter, http = at
-    asked = submission(claim)
     try:
+        asked = submission(claim)
         media = await _media(adapter, asked)
-        if not isinstance(media, dict):
-            return media
+    except Exception as error:  # nothing was sent, and the same would happen again
+        log.exception("job %s: its submission could not be prepared", claim.job_id)
+        message = f"Internal error before submitting: {type(error).__name__}"
+        return Rejected(code=ErrorCode.INTERNAL, message=message, asked=False)
+    if not isinstance(media, dict):
+        return media
+    try:
         return await adapter.submit(http, replace(asked, media=media))
     except Exception as error:
         log.exception("job %s: the adapter broke while submitting", claim.job_id)
@@ -116,7 +121,8 @@ async def _media(adapter: Adapter, asked: Submission) -> dict[str, Media] | Reje
             allow_private=settings().allow_private_addresses,
         )
     except (SourceGone, SourceRefused) as error:
-        return Rejected(code=ErrorCode.INVALID_INPUT, message=f"An input cannot be used: {error}")
+        message = f"An input cannot be used: {error}"
+        return Rejected(code=ErrorCode.INVALID_INPUT, message=message, asked=False)
     except (SourceTrouble, SQLAlchemyError, Unavailable) as error:
         reason = error if isinstance(error, SourceTrouble) else "the database does not say where it is"
         return NotAccepted(trouble=Trouble.INPUT, message=f"An input could not be fetched: {reason}")

@@ -520,6 +520,43 @@ def test_a_rejected_job_proves_that_its_account_works(user: Actor, make_account:
     assert len(give()) == 4
 
 
+def test_a_job_refused_before_its_account_was_asked_proves_nothing(
+    user: Actor, make_account: MakeAccount
+) -> None:
+    account = make_account(limit=10)
+    submit(user, 5)
+    break_down(account)
+    (probe,) = send(give())
+    answer(probe, Rejected(code="invalid_input", message="no such picture", asked=False))
+    assert len(give()) == 1, "it is still tried one job at a time"
+
+
+def test_an_account_that_may_not_use_a_model_serves_the_others(
+    user: Actor, make_account: MakeAccount
+) -> None:
+    account = make_account(limit=10)
+    submit(user, 5)
+    (claim, *_) = send(give(1))
+    answer(claim, NotAccepted(trouble=Trouble.MODEL, message="not in your plan"))
+    with transaction() as session:
+        row = session.get_one(ProviderAccount, account)
+        assert (row.failures, row.trouble, row.open_until) == (0, None, 0.0)
+        job = session.get_one(Job, claim.job_id)
+        assert job.error == {"code": "provider_unavailable", "message": "not in your plan", "retryable": True}
+    assert len(give()) == 4
+
+
+def test_what_one_account_may_not_use_waits_for_another(user: Actor, make_account: MakeAccount) -> None:
+    make_account(limit=1)
+    other = make_account("fal", limit=1)
+    change(other, open_until=clock.epoch() + 60)
+    submit(user, 1)
+    (claim,) = send(give())
+    answer(claim, NotAccepted(trouble=Trouble.MODEL, message="not in your plan"))
+    with transaction() as session:
+        assert session.get_one(Job, claim.job_id).status == "queued"
+
+
 def test_a_probe_whose_worker_died_makes_way_for_another(user: Actor, make_account: MakeAccount) -> None:
     account = make_account(limit=10)
     submit(user, 5)

@@ -106,7 +106,7 @@ def test_a_new_video(model_name: str) -> None:
 def test_the_new_api_needs_an_api_key() -> None:
     wanted = submission("kling/text-to-video", input={"model_name": "kling-3.0"})
     verdict = run(adapter("kling-jwt").submit(FakeHttp(), wanted))
-    like(verdict, NotAccepted, trouble=Trouble.CREDENTIALS, message="API key", retry_after_s=1.0)
+    like(verdict, NotAccepted, trouble=Trouble.MODEL, message="API key")
 
 
 def test_a_pair_of_keys_becomes_a_token_per_request() -> None:

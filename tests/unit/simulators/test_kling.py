@@ -155,7 +155,7 @@ def test_from_submit_to_film_with_a_token(server: Kling, media: MediaHost) -> No
         assert all(call.headers["Authorization"].count(".") == 2 for call in server.calls)
         verdict = customer.submit(VIDEO, "x", model_name="kling-3.0")  # the new API wants a key
     assert isinstance(verdict, NotAccepted)
-    assert verdict.trouble is Trouble.CREDENTIALS
+    assert verdict.trouble is Trouble.MODEL
 
 
 def test_every_film_is_another(shop: Shop, media: MediaHost) -> None:

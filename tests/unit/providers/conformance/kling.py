@@ -14,6 +14,7 @@ from tests.unit.providers.conformance.vocabulary import (
     FAILED_MODERATED,
     GONE,
     INVALID,
+    MODEL,
     MODERATED,
     NOTHING,
     RUNNING,
@@ -38,7 +39,7 @@ SUBMITS = [
     (T2V, reply(429, kling(1100)), trouble(CREDENTIALS)),
     (T2V, reply(429, kling(1101)), trouble(BALANCE)),
     (T2V, reply(429, kling(1102, "Account balance not enough")), trouble(BALANCE)),
-    (T2V, reply(403, kling(1103)), trouble(CREDENTIALS)),
+    (T2V, reply(403, kling(1103)), trouble(MODEL)),  # one model or pack: the account may be well
     (T2V, reply(400, kling(1200)), INVALID),
     (T2V, reply(400, kling(1201)), INVALID),
     (T2V, reply(404, kling(1202)), INVALID),

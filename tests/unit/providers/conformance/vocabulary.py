@@ -21,6 +21,7 @@ Expected = tuple[type, dict[str, Any]]  # a kind of verdict and what it must say
 Row = tuple[Target, Reply, Expected]
 
 BUSY, DOWN, CREDENTIALS, BALANCE = Trouble.BUSY, Trouble.DOWN, Trouble.CREDENTIALS, Trouble.BALANCE
+MODEL = Trouble.MODEL
 INVALID = (Rejected, {"code": "invalid_input"})
 MODERATED = (Rejected, {"code": "content_moderated"})
 REFUSED = (Rejected, {"code": "provider_rejected"})
