@@ -88,6 +88,7 @@ POLLS = [
     (IMAGINE, reply(200, task("FAILURE", failReason="[Invalid parameter] --v 99")), FAILED_INVALID),
     (IMAGINE, reply(200, task("FAILURE", failReason="任务超时")), FAILED_AGAIN),
     (IMAGINE, reply(200, task("FAILURE", failReason="[Internal Server Error] x")), FAILED_AGAIN),
+    (IMAGINE, reply(200, task("FAILURE", failReason="Failed to process your command")), FAILED_AGAIN),
     (IMAGINE, reply(200, task("FAILURE", failReason="取消任务")), FAILED_FOR_GOOD),
     (IMAGINE, reply(200, task("FAILURE", failReason=None)), FAILED_AGAIN),
     (IMAGINE, reply(200, task("CANCEL")), FAILED_FOR_GOOD),
