@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.providers.base import Adapter, JsonObject, ModelSpec
+from common.providers.base import Adapter, JsonObject, ModelSpec, Trouble
 from common.providers.inputs import media_fields
 from common.providers.registry import PROVIDERS, Provider
 from common.words import ErrorCode
@@ -31,19 +31,59 @@ _SETTINGS = {
     "bfl": "`BFL_API_KEY`",
     "fal": "`FAL_KEY`",
 }
-# What users can do about an error, and what the provider's own words for it are like.
+_CALLBACKS = {
+    "midjourney": "`notifyHook`, at every change",
+    "kling": "at every change; checked where `KLING_WEBHOOK_SECRET` is set",
+    "jimeng": "4.0 and 4.6 only",
+    "bfl": "at a regional `BFL_BASE_URL` only",
+    "fal": "at the end; its signature is checked",
+}
+_MEANINGS: dict[str, str] = {
+    ErrorCode.SUBMIT_UNKNOWN: "the job is looked for there, else `submit_unknown`",
+    Trouble.BUSY: "the account waits as long as it says, the job is tried again",
+    Trouble.DOWN: "the job is tried again; five in a row pause the account",
+    Trouble.MODEL: "another account, else `provider_unavailable`",
+    Trouble.CREDENTIALS: "the account pauses; another one, else `provider_unavailable`",
+    Trouble.BALANCE: "the account pauses; another one, else `account_exhausted`",
+    Trouble.INPUT: "the job is tried again",
+}
+# By code: whether the same job may well succeed another time, and what it is about.
 _ERRORS = {
-    ErrorCode.INVALID_INPUT: "The provider, or the fetching of a medium, found fault with the input. Change it.",
-    ErrorCode.CONTENT_MODERATED: "The prompt, a picture or the result was stopped by moderation. Change the input.",
-    ErrorCode.PROVIDER_REJECTED: "The provider refused it for a reason of its own, e.g. a parent it has forgotten.",
-    ErrorCode.PROVIDER_UNAVAILABLE: "No account could take it: wrong or revoked keys, no permission. Ask the operator.",
-    ErrorCode.ACCOUNT_EXHAUSTED: "The operator's money or quota at the provider is used up. The account pauses.",
-    ErrorCode.PROVIDER_FAILED: "The generation failed at the provider. Often worth another try.",
-    ErrorCode.SUBMIT_UNKNOWN: "The provider never said whether it took the job, and it could not be found there.",
-    ErrorCode.TIMEOUT: "Nobody took or finished it before its deadline. A late result is still kept.",
-    ErrorCode.STORAGE_FAILED: "What was made could not be fetched while its address lived, or was no media.",
-    ErrorCode.CANCELED: "The user canceled it.",
-    ErrorCode.INTERNAL: "Our fault.",
+    ErrorCode.INVALID_INPUT: (
+        "no",
+        "The provider, or the fetching of a medium, found fault with the input. Change it.",
+    ),
+    ErrorCode.CONTENT_MODERATED: (
+        "no, unless it was chance",
+        "The prompt, a picture or the result was stopped by moderation. Change the input.",
+    ),
+    ErrorCode.PROVIDER_REJECTED: (
+        "no",
+        "The provider refused it for a reason of its own, e.g. a parent it has forgotten.",
+    ),
+    ErrorCode.PROVIDER_UNAVAILABLE: (
+        "yes",
+        "No account could take it: a wrong or revoked key, no permission. The operator is told.",
+    ),
+    ErrorCode.ACCOUNT_EXHAUSTED: (
+        "yes",
+        "The operator's money or quota at the provider is used up. The account pauses.",
+    ),
+    ErrorCode.PROVIDER_FAILED: ("mostly", "The generation failed at the provider. Often worth another try."),
+    ErrorCode.SUBMIT_UNKNOWN: (
+        "yes",
+        "The provider never said whether it took the job, and it could not be found there.",
+    ),
+    ErrorCode.TIMEOUT: (
+        "yes",
+        "Nobody took or finished it before its deadline. A late result is still kept.",
+    ),
+    ErrorCode.STORAGE_FAILED: (
+        "yes",
+        "What was made could not be fetched while its address lived, or was no media.",
+    ),
+    ErrorCode.CANCELED: ("no", "The user canceled it."),
+    ErrorCode.INTERNAL: ("no", "Our fault, before the provider was asked."),
 }
 
 
@@ -55,9 +95,14 @@ def text() -> str:
 
 def _about(name: str, provider: Provider) -> str:
     lines = [f"## {provider.title}", ""]
-    lines += ["| API | settings | at once | finds lost submits | address |", "|---|---|---|---|---|"]
+    lines += [
+        "| API | settings | at once | callbacks | finds lost submits | address |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [_api(adapter) for adapter in provider.adapters]
     lines += ["", *(f"- {quirk}" for quirk in provider.quirks), ""]
+    for adapter in provider.adapters:
+        lines += _codes(adapter)
     for spec in provider.models:
         lines += [*_model(spec, provider), ""]
     return "\n".join(lines)
@@ -69,13 +114,26 @@ def _api(adapter: type[Adapter]) -> str:
         "by its reference" if adapter.can_find else "by its callback" if adapter.finds_by_callback else "no"
     )
     limit = f"{adapter.max_concurrency}, `{name.upper()}_MAX_CONCURRENCY`"
-    return f"| `{name}` | {_SETTINGS.get(name, '')} | {limit} | {finds} | {adapter.official_url or 'your own server'} |"
+    cells = [f"`{name}`", _SETTINGS.get(name, ""), limit, _CALLBACKS.get(name, "no"), finds]
+    return f"| {' | '.join(cells)} | {adapter.official_url or 'your own server'} |"
+
+
+def _codes(adapter: type[Adapter]) -> list[str]:
+    """What the API's own codes mean, those of one meaning in a row."""
+    by_meaning: dict[str, list[str]] = {}
+    for code, means in adapter.codes().items():
+        by_meaning.setdefault(_MEANINGS.get(means, f"`{means}`"), []).append(str(code))
+    if not by_meaning:
+        return []
+    rows = [f"| {', '.join(codes)} | {told} |" for told, codes in by_meaning.items()]
+    return [f"| `{adapter.name}` says | here |", "|---|---|", *rows, ""]
 
 
 def _model(spec: ModelSpec, provider: Provider) -> Iterator[str]:
     yield f"### `{spec.id}`"
     yield ""
     yield f"{spec.title}: makes {_KINDS[spec.kind]}, typically in {spec.expected_s:g} s. {_price(spec)}"
+    yield _rhythm(spec)
     if spec.follows:
         instead = f", or `{spec.parent_or}`" if spec.parent_or else ""
         yield f"Continues a job of {', '.join(f'`{model}`' for model in spec.follows)} (`parent_id`{instead})."
@@ -92,6 +150,13 @@ def _model(spec: ModelSpec, provider: Provider) -> Iterator[str]:
         shown = "*medium*" if name in media else _takes(field)
         default = f"`{field['default']}`" if "default" in field else ""
         yield f"| {marks[0]}`{name}`{marks[1]} | {shown} | {default} | {_cell(field.get('description', ''))} |"
+
+
+def _rhythm(spec: ModelSpec) -> str:
+    deadline = f"{spec.deadline_s:g} s" if spec.deadline_s else "`JOB_DEADLINE_S`"
+    slots = f" Takes as many of the account's places as `{spec.slots}` says." if spec.slots else ""
+    looks = f"Looked at after {spec.first_poll_s:g} s, then every {spec.poll_every_s:g} s"
+    return f"{looks}; ends after {deadline} at the latest.{slots}"
 
 
 _KINDS = {"image": "pictures", "video": "a film", "audio": "a sound", "text": "words"}
@@ -133,8 +198,14 @@ def _cell(value: str) -> str:
 
 
 def _errors() -> str:
-    lines = ["## Why a job fails", "", "| `error.code` | |", "|---|---|"]
-    return "\n".join([*lines, *(f"| `{code}` | {_ERRORS[code]} |" for code in ErrorCode), ""])
+    lines = ["## Why a job fails", "", _ABOUT_ERRORS, "", "| `error.code` | `retryable` | |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| `{code}` | {' | '.join(_ERRORS[code])} |" for code in ErrorCode), ""])
+
+
+_ABOUT_ERRORS = """\
+A failed job costs nothing. `error.message` has the provider's own words, trimmed; `retryable` says whether the same
+job, submitted again, may well succeed. Where a provider is busy or away, and where moderation struck by chance, the
+platform has tried again by itself before it says so."""
 
 
 def main(arguments: list[str]) -> int:

@@ -293,6 +293,12 @@ class Adapter(ABC):
         self.credentials = credentials
 
     @classmethod
+    def codes(cls) -> Mapping[int | str, str]:
+        """The provider's own codes and words, each with what it means here when a job is submitted or has failed: a
+        job error code, or a Trouble. For documents; the conformance tables hold it to what the adapter does."""
+        return {}
+
+    @classmethod
     def usable(cls, secrets: Mapping[str, str]) -> bool:
         """Whether these secrets are a whole set. Names: midjourney `api_secret` (optional), kling `access_key` and
         `secret_key` or `api_key`, jimeng `access_key secret_key`, bfl `api_key`, fal `key`."""

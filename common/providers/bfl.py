@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from common.providers import flux
@@ -72,6 +72,22 @@ class Bfl(RemoteAdapter):
         super().__init__(credentials)
         # A submit with a webhook is answered without polling_url; only at a regional host is that harmless (4.1).
         self.finds_by_callback = bool(_REGIONAL.fullmatch(host_of(self.base_url)))
+
+    @classmethod
+    def codes(cls) -> Mapping[int | str, str]:
+        """Sections 4.2 and 5."""
+        return {
+            "Request Moderated": ErrorCode.CONTENT_MODERATED,
+            "Content Moderated": ErrorCode.CONTENT_MODERATED,
+            "Error": ErrorCode.PROVIDER_FAILED,
+            "Failed": ErrorCode.PROVIDER_FAILED,
+            "HTTP 400": ErrorCode.INVALID_INPUT,
+            "HTTP 422": ErrorCode.INVALID_INPUT,
+            "HTTP 401": Trouble.CREDENTIALS,
+            "HTTP 403": Trouble.CREDENTIALS,
+            "HTTP 402": Trouble.BALANCE,
+            "HTTP 429": Trouble.BUSY,
+        }
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         body = _body(submission)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -63,6 +63,18 @@ class Fal(RemoteAdapter):
     fetches_addresses = True
     max_concurrency = 40
     finds_by_callback = True  # the webhook of a lost submit brings its request_id (section 11)
+
+    @classmethod
+    def codes(cls) -> Mapping[int | str, str]:
+        """Section 8."""
+        return {
+            "content_policy_violation": ErrorCode.CONTENT_MODERATED,
+            **dict.fromkeys(sorted(_NOT_THE_INPUT | _CANCELED), ErrorCode.PROVIDER_FAILED),
+            "HTTP 422": ErrorCode.INVALID_INPUT,
+            "HTTP 401": Trouble.CREDENTIALS,
+            "HTTP 403 Exhausted balance": Trouble.BALANCE,
+            "HTTP 429": Trouble.BUSY,
+        }
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         url = f"{self.base_url}/{_path(submission)}"

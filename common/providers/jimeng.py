@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from common import clock
@@ -55,6 +55,18 @@ class Jimeng(RemoteAdapter):
     def __init__(self, credentials: Credentials, now: Callable[[], float] = clock.epoch) -> None:
         super().__init__(credentials)
         self._now = now
+
+    @classmethod
+    def codes(cls) -> Mapping[int | str, str]:
+        """Section A5."""
+        return {
+            _INVALID: ErrorCode.INVALID_INPUT,
+            **dict.fromkeys(_MODERATED, ErrorCode.CONTENT_MODERATED),
+            **dict.fromkeys(_GATEWAY_FINAL, ErrorCode.PROVIDER_REJECTED),
+            **dict.fromkeys(_LIMITS, Trouble.BUSY),
+            **dict.fromkeys((*_INTERNAL, *_CHECKS_BROKE), Trouble.DOWN),
+            **dict.fromkeys((_DENIED, *_GATEWAY_CREDENTIALS), Trouble.CREDENTIALS),
+        }
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         body = request_of(submission)

@@ -124,6 +124,11 @@ class Kling(RemoteAdapter):
         self._now = now
 
     @classmethod
+    def codes(cls) -> Mapping[int | str, str]:
+        """Section 6."""
+        return {**_TROUBLES, **_REFUSALS, **dict.fromkeys(_UNKNOWN, ErrorCode.SUBMIT_UNKNOWN)}
+
+    @classmethod
     def usable(cls, secrets: Mapping[str, str]) -> bool:
         """An API key, or both halves of the pair."""
         return bool(secrets.get("api_key") or (secrets.get("access_key") and secrets.get("secret_key")))
@@ -240,7 +245,7 @@ def _path_of(handle: Handle) -> str:
 
 
 # HTTP 429 mixes what may be tried again with what is final, so `code` decides alone (section 6).
-_TROUBLES = {
+_TROUBLES: dict[int | str, Trouble] = {
     1000: Trouble.CREDENTIALS,
     1001: Trouble.CREDENTIALS,
     1002: Trouble.CREDENTIALS,
@@ -255,7 +260,7 @@ _TROUBLES = {
     1304: Trouble.CREDENTIALS,
 }
 _PAUSES_S = {1302: 1.0, 1303: 1.0}
-_REFUSALS = {
+_REFUSALS: dict[int | str, ErrorCode] = {
     1200: ErrorCode.INVALID_INPUT,
     1201: ErrorCode.INVALID_INPUT,
     1202: ErrorCode.INVALID_INPUT,

@@ -8,7 +8,7 @@ a button. Facts: fact sheet midjourney_proxy.md, sections named below.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import quote
@@ -56,6 +56,26 @@ class Midjourney(RemoteAdapter):
     def __init__(self, credentials: Credentials) -> None:
         super().__init__(credentials)
         self._root = f"{self.base_url.removesuffix('/mj').rstrip('/')}/mj"
+
+    @classmethod
+    def codes(cls) -> Mapping[int | str, str]:
+        """Sections 1, 4 and 6."""
+        return {
+            4: ErrorCode.INVALID_INPUT,
+            24: ErrorCode.CONTENT_MODERATED,
+            "[Banned prompt detected]": ErrorCode.CONTENT_MODERATED,
+            "Image denied": ErrorCode.CONTENT_MODERATED,
+            "[Invalid parameter]": ErrorCode.INVALID_INPUT,
+            "任务超时": ErrorCode.PROVIDER_FAILED,
+            "[Internal Server Error]": ErrorCode.PROVIDER_FAILED,
+            23: Trouble.BUSY,
+            **dict.fromkeys(_QUOTA_BUSY, Trouble.BUSY),
+            3: Trouble.DOWN,
+            9: Trouble.DOWN,
+            "绘图次数": Trouble.BALANCE,
+            "HTTP 401": Trouble.CREDENTIALS,
+            "HTTP 403": Trouble.CREDENTIALS,
+        }
 
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         prepared = PREPARED[submission.model](submission)

@@ -74,6 +74,30 @@ def test_every_error_code_has_a_row(api: str, code: int | str) -> None:
     assert code in found or (isinstance(code, str) and code in texts)
 
 
+def is_about(code: int | str, answer: Reply) -> bool:
+    """Whether an answer carries a code as `Adapter.codes` writes it: a value, a word, or `HTTP 403 words`."""
+    if isinstance(code, str) and code.startswith("HTTP "):
+        status, _, words = code.removeprefix("HTTP ").partition(" ")
+        return answer.status == int(status) and words.encode() in answer.body
+    inside = list(values(answer.json()))
+    return code in inside or any(
+        isinstance(code, str) and isinstance(it, str) and code in it for it in inside
+    )
+
+
+def meaning(kind: type, says: dict[str, Any]) -> str | None:
+    return ErrorCode.SUBMIT_UNKNOWN if kind is Unknown else says.get("trouble", says.get("code"))
+
+
+@pytest.mark.parametrize("api", TABLES)
+def test_what_the_documents_say_of_a_code_is_what_its_rows_say(api: str) -> None:
+    codes = ADAPTERS[api].codes()
+    assert codes
+    for code, means in codes.items():
+        about = [expected for *row, expected in rows(api) if any(is_about(code, it) for it in replies(row))]
+        assert means in {meaning(*expected) for expected in about}, (code, means)
+
+
 def verdicts(api: str) -> Iterator[Any]:
     """What the adapter makes of every answer in the table, taken as one to a submit and as one to a look."""
     model = ADAPTERS[api].models[0]

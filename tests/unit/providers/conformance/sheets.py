@@ -43,6 +43,6 @@ CODES: dict[str, tuple[int | str, ...]] = {
             "less_than", "less_than_equal", "multiple_of", "sequence_too_short", "sequence_too_long", "one_of",
             "feature_not_supported", "invalid_archive", "archive_file_count_below_minimum",
             "archive_file_count_exceeds_maximum", "invalid_api_key", "input_value_error", "value_error.missing",
-            "missing", "locked", "Exhausted balance", "TOP_UP",
+            "missing", "locked", "Exhausted balance", "TOP_UP", "Admin lock",
             401, 402, 403, 404, 422, 429, 499, 500, 502, 503, 504),
 }  # fmt: skip
