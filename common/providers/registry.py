@@ -38,10 +38,19 @@ PROVIDERS: dict[str, Provider] = {
     "flux": Provider(title="Flux", models=flux.MODELS, adapters=(bfl.Bfl, fal.Fal), quirks=flux.QUIRKS),
 }  # fmt: skip
 
-ADAPTERS: dict[str, type[Adapter]] = {
-    adapter.name: adapter for provider in PROVIDERS.values() for adapter in provider.adapters
-}
-MODELS: dict[str, ModelSpec] = {spec.id: spec for provider in PROVIDERS.values() for spec in provider.models}
+ADAPTERS: dict[str, type[Adapter]] = {}
+MODELS: dict[str, ModelSpec] = {}
+
+
+def register(name: str, provider: Provider) -> None:
+    """Make a provider known, its APIs and its models with it."""
+    PROVIDERS[name] = provider
+    ADAPTERS.update((adapter.name, adapter) for adapter in provider.adapters)
+    MODELS.update((spec.id, spec) for spec in provider.models)
+
+
+for _name, _provider in list(PROVIDERS.items()):
+    register(_name, _provider)
 
 
 def adapters_for(model_id: str) -> tuple[str, ...]:

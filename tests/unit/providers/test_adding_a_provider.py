@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import sys
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 from common.providers import registry
-from common.providers.base import Succeeded
 from common.providers.pricing import price_of
-from tests.infrastructure.environment import ROOT
-from tests.unit.providers import fakes
+from tests.unit.providers import guide
 from tests.unit.providers import test_registry as registered
-from tests.unit.providers.conformance import vocabulary
 from tests.unit.providers.fakes import like, poll, reply, submit
+from tests.unit.providers.guide import table
 from web import provider_docs
-
-GUIDE = (ROOT / "docs" / "adding-a-provider.md").read_text()
-ADAPTER, LINE, TABLE = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 
 @pytest.fixture
-def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The guide's file, known to the registry by the guide's line."""
-    module = ModuleType("common.providers.example")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(ADAPTER, "docs/adding-a-provider.md", "exec"), module.__dict__)
-    entry: dict[str, registry.Provider] = eval(
-        "{" + LINE + "}", {"Provider": registry.Provider, "example": module}
-    )
-    monkeypatch.setitem(registry.PROVIDERS, "example", entry["example"])
-    monkeypatch.setitem(registry.ADAPTERS, "example", module.Example)
-    monkeypatch.setitem(registry.MODELS, "example/picture", module.MODELS[0])
-    monkeypatch.setitem(fakes.BASES, "example", module.Example.official_url)
-    monkeypatch.setitem(fakes.SECRETS, "example", {"api_key": "example-s3cret"})
-    return module
-
-
-def table() -> dict[str, Any]:
-    """The guide's rows."""
-    names: dict[str, Any] = {**vars(vocabulary), "reply": reply, "Succeeded": Succeeded}
-    exec(compile(TABLE, "docs/adding-a-provider.md", "exec"), names)
-    return names
+def example() -> Iterator[ModuleType]:
+    with guide.registered() as module:
+        yield module
 
 
 def test_its_table_holds(example: ModuleType) -> None:
@@ -73,3 +48,10 @@ def test_the_documents_know_it(example: ModuleType) -> None:
     assert "### `example/picture`" in written
     assert "by `quality`: draft 3, fine 12" in written
     assert "- Results are deleted after an hour." in written
+
+
+def test_afterwards_nobody_knows_it() -> None:
+    with guide.registered():
+        assert "example/picture" in registry.MODELS
+    assert "example/picture" not in registry.MODELS
+    assert "example" not in registry.ADAPTERS
