@@ -26,7 +26,14 @@ def form(
     return {**schema, "allOf": list(rules)} if rules else schema
 
 
-def words(title: str, description: str, *, longest: int, required: bool = False) -> JsonObject:
+def words(
+    title: str,
+    description: str,
+    *,
+    longest: int,
+    example: str | None = "a red fox in snow",
+    required: bool = False,
+) -> JsonObject:
     """A text; a required one must not be blank."""
     field: JsonObject = {
         "type": "string",
@@ -34,6 +41,8 @@ def words(title: str, description: str, *, longest: int, required: bool = False)
         "description": description,
         "maxLength": longest,
     }
+    if example is not None:
+        field["examples"] = [example]
     return {**field, "minLength": 1, "pattern": r"\S"} if required else field
 
 
@@ -82,6 +91,11 @@ def switch(title: str, description: str, default: bool | None = None) -> JsonObj
 MEDIUM = "x-media"  # marks a field whose value names a picture, a film or a sound
 LONGEST_MEDIUM = 45_000_000  # characters: 32 MiB in base64; MAX_BODY_BYTES may say less
 PICTURE_BYTES = 20 * 1024 * 1024  # more is not sent to any provider
+_MEDIA = {
+    "image": "https://example.com/fox.png",
+    "video": "https://example.com/fox.mp4",
+    "audio": "https://example.com/fox.mp3",
+}
 _UPLOAD_ID = re.compile(r"upl_[0-9a-z]{26}")
 
 
@@ -93,6 +107,7 @@ def medium(kind: str, title: str, description: str) -> JsonObject:
         "description": description,
         "minLength": 1,
         "maxLength": LONGEST_MEDIUM,
+        "examples": [_MEDIA[kind]],
         MEDIUM: kind,
     }
 
@@ -110,6 +125,7 @@ def pictures(title: str, description: str, fewest: int, most: int) -> JsonObject
         "description": description,
         "minItems": fewest,
         "maxItems": most,
+        "examples": [[_MEDIA["image"]] * max(1, fewest)],
         "items": picture(title, "An https URL, a data URL, base64 or the id of an upload."),
     }
 

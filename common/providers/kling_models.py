@@ -70,6 +70,7 @@ _CAMERA: JsonObject = {
     "type": "object",
     "title": "Camera movement",
     "description": "A preset, or `simple` with one axis of `config` that is not zero.",
+    "examples": [{"type": "down_back"}, {"type": "simple", "config": {"zoom": 5}}],
     "properties": {
         "type": {
             "type": "string",
@@ -90,6 +91,7 @@ _WATERMARK: JsonObject = {
     "type": "object",
     "title": "Watermark",
     "description": "Whether the provider also makes a copy with its watermark.",
+    "examples": [{"enabled": True}],
     "properties": {"enabled": {"type": "boolean"}},
     "required": ["enabled"],
     "additionalProperties": False,
@@ -104,6 +106,9 @@ _DYNAMIC_MASKS: JsonObject = {
     "type": "array",
     "title": "What moves, and where to",
     "description": "Up to six areas, each the https URL of a mask and 2 to 77 points; 0,0 is the lower left.",
+    "examples": [
+        [{"mask": "https://example.com/mask.png", "trajectories": [{"x": 100, "y": 80}, {"x": 300, "y": 90}]}]
+    ],
     "minItems": 1,
     "maxItems": 6,
     "items": {
@@ -116,7 +121,7 @@ _DYNAMIC_MASKS: JsonObject = {
         "additionalProperties": False,
     },
 }
-_NEGATIVE = words("Negative prompt", "What to leave out.", longest=2500)
+_NEGATIVE = words("Negative prompt", "What to leave out.", longest=2500, example="blur, text")
 _CFG = decimal("Closeness to the prompt", "kling-v1 and v1-6 only; 0.5 if absent.", 0, 1)
 _RATIO = choice("Aspect ratio", "Width to height.", ("16:9", "9:16", "1:1"), "16:9")
 _PICTURE_RATIO = choice("Aspect ratio", "Width to height.", _PICTURE_RATIOS, "16:9")
@@ -279,7 +284,9 @@ MODELS = (
         form(
             "Kling Extend",
             {
-                "prompt": words("Prompt", "How the video goes on.", longest=2500),
+                "prompt": words(
+                    "Prompt", "How the video goes on.", longest=2500, example="the fox runs into the wood"
+                ),
                 "negative_prompt": _NEGATIVE,
                 "cfg_scale": decimal("Closeness to the prompt", "0.5 if absent.", 0, 1),
                 "watermark_info": _WATERMARK,
@@ -296,8 +303,14 @@ MODELS = (
             "Kling Lip Sync",
             {
                 "video": medium("video", "Video", "An https URL (2 to 10 seconds), in place of a parent."),
-                "text": words("Text", "What is said.", longest=120, required=True),
-                "voice_id": words("Voice", "Kling's name of a voice; with text.", longest=100, required=True),
+                "text": words("Text", "What is said.", longest=120, example="Good morning!", required=True),
+                "voice_id": words(
+                    "Voice",
+                    "Kling's name of a voice; with text.",
+                    longest=100,
+                    example=None,
+                    required=True,
+                ),
                 "voice_language": choice("Language", "Of the voice; zh if absent.", ("zh", "en")),
                 "voice_speed": decimal("Speed", "Of the voice; 1 if absent.", 0.8, 2),
                 "audio": medium("audio", "Sound", "An https URL, in place of text."),
@@ -317,7 +330,11 @@ MODELS = (
             "Kling Effects",
             {
                 "effect_scene": words(
-                    "Effect", "Kling's name of it, e.g. hug or squish.", longest=64, required=True
+                    "Effect",
+                    "Kling's name of it, e.g. hug or squish.",
+                    longest=64,
+                    example="hug",
+                    required=True,
                 ),
                 "images": pictures("Pictures", "One, or two for effects with two people.", 1, 2),
                 "model_name": choice(
@@ -382,7 +399,7 @@ MODELS = (
                     )
                     for side in _SIDES
                 },
-                "prompt": words("Prompt", "What to add.", longest=2500),
+                "prompt": words("Prompt", "What to add.", longest=2500, example="a wide field of snow"),
                 "n": _NUMBER,
                 "watermark_info": _WATERMARK,
             },

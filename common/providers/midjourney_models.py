@@ -17,6 +17,7 @@ _RATIO = {
     "description": "Width to height, e.g. 16:9; sent as --ar.",
     "pattern": r"^[1-9][0-9]{0,2}:[1-9][0-9]{0,2}$",
     "maxLength": 7,
+    "examples": ["16:9"],
 }
 
 _SPLIT = switch("Split", "Four pictures instead of one grid of four.", False)
@@ -31,7 +32,9 @@ MODELS = (
             "Midjourney Imagine",
             {
                 "prompt": words("Prompt", _PROMPT, longest=6000, required=True),
-                "negative_prompt": words("Negative prompt", "What to leave out; sent as --no.", longest=2000),
+                "negative_prompt": words(
+                    "Negative prompt", "What to leave out; sent as --no.", longest=2000, example="blur, text"
+                ),
                 "aspect_ratio": _RATIO,
                 "seed": whole("Seed", "For repeatable results; sent as --seed.", 0, 4_294_967_295),
                 "mode": choice(
@@ -64,6 +67,7 @@ MODELS = (
                     "description": "The id of one of the parent job's `actions`, e.g. upsample_1.",
                     "pattern": "^[a-z0-9_]+$",
                     "maxLength": 64,
+                    "examples": ["upsample_1"],
                 },
                 "prompt": words(
                     "Prompt",

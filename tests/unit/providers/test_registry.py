@@ -125,6 +125,21 @@ def test_a_schema_is_valid_and_documents_itself(model: str) -> None:
         assert field["title"], name
         assert field["description"], name
         assert field["type"] != "string" or "maxLength" in field or "enum" in field, name
+        assert name in _WITHOUT_EXAMPLE or _SPEAKS_FOR_ITSELF & set(field) or field["type"] == "boolean", name
+        for example in field.get("examples", ()):
+            Draft202012Validator(field).validate(example)
+
+
+_SPEAKS_FOR_ITSELF = {"examples", "enum", "default", "minimum"}
+_WITHOUT_EXAMPLE = ("voice_id",)  # only Kling knows its voices
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_examples_fit_their_schema(model: str) -> None:
+    """Each field's, one by one, beside what the schema asks for."""
+    for name, field in MODELS[model].input_schema["properties"].items():
+        for example in field.get("examples", ()):
+            assert set(errors(model, {name: example})) <= {"required"}, example  # it may need another one
 
 
 @pytest.mark.parametrize("model", MODELS)
