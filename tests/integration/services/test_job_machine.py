@@ -47,6 +47,11 @@ End = tuple[Status, str | None, int]  # status, error code, charged
 SLOTS, CREDITS = 3, 5 * PRICE
 STAGES = ["storing", "running", "lost", "sent", "queued"]
 FREE = (Status.CANCELED, "canceled", 0)
+NEVER_HERE = {
+    Trouble.CREDENTIALS: "provider_unavailable",
+    Trouble.BALANCE: "account_exhausted",
+    Trouble.MODEL: "provider_unavailable",
+}
 UNDECIDED = (Outcome.INTENT, Outcome.SENT, Outcome.UNKNOWN)
 WHICH = st.integers(0, 11)
 
@@ -427,9 +432,8 @@ class Lives(RuleBasedStateMachine):
     @about(ASKED, trouble=st.sampled_from(Trouble))
     def is_not_accepted(self, life: Life, trouble: Trouble) -> None:
         write(lifecycle.not_accepted, life.claim, NotAccepted(trouble=trouble, message="not now"))
-        if trouble in (Trouble.CREDENTIALS, Trouble.BALANCE):  # there is no other account
-            broke = trouble is Trouble.BALANCE
-            life.finish_free("account_exhausted" if broke else "provider_unavailable")
+        if trouble in NEVER_HERE:  # there is no other account
+            life.finish_free(NEVER_HERE[trouble])
         else:
             life.put_down()
             self.back_to_queue(life)
