@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from common.db import again
 from web import auth, rates
 from web.answers import answer
-from web.parsing import body_object, fit, query_values
+from web.parsing import body_object, fit, form_object, query_values
 
 SMALL_BODY = 65_536
 View = Callable[..., Response | dict[str, Any]]
@@ -38,6 +38,7 @@ class Endpoint:
 
     access: Access
     body: type[BaseModel] | None
+    as_form: bool  # the body may be a form, whose files become data URLs
     takes_file: bool  # instead of a body: bare or as a form, which the view reads itself
     query: type[BaseModel] | None
     returns: type[BaseModel] | None  # None: no JSON, or nothing at all
@@ -53,6 +54,7 @@ def endpoint(
     *,
     access: Access,
     body: type[BaseModel] | None = None,
+    as_form: bool = False,
     takes_file: bool = False,
     query: type[BaseModel] | None = None,
     returns: type[BaseModel] | None = None,
@@ -78,7 +80,9 @@ def endpoint(
             if query is not None:
                 given["query"] = query_values(query)
             if body is not None:
-                given["body"] = fit(body, body_object(may_be_absent=needs_nothing))
+                is_form = as_form and request.mimetype == "multipart/form-data"
+                sent = form_object() if is_form else body_object(may_be_absent=needs_nothing)
+                given["body"] = fit(body, sent)
             made = view(**given)
             return made if isinstance(made, Response) else answer(made, status)
 
@@ -87,8 +91,9 @@ def endpoint(
             return again(lambda: answered(**given))
 
         call.endpoint = Endpoint(  # type: ignore[attr-defined]
-            access=access, body=body, takes_file=takes_file, query=query, returns=returns, many=many, status=status,
-            also=also, errors=errors, headers=headers, summary=(view.__doc__ or "").strip().partition("\n")[0],
+            access=access, body=body, as_form=as_form, takes_file=takes_file, query=query, returns=returns, many=many,
+            status=status, also=also, errors=errors, headers=headers,
+            summary=(view.__doc__ or "").strip().partition("\n")[0],
         )  # fmt: skip
         return call
 

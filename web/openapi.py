@@ -103,7 +103,9 @@ def _operation(
         operation["description"] = details
     if declared.body is not None:
         reference = {"$ref": _REF.format(model=_title(declared.body))}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference}}}
+        kinds = ("application/json", "multipart/form-data") if declared.as_form else ("application/json",)
+        content = {kind: {"schema": reference} for kind in kinds}
+        operation["requestBody"] = {"required": True, "content": content}
     if declared.takes_file:
         operation["requestBody"] = {"required": True, "content": _FILE}
     if declared.access is Access.ANYONE:

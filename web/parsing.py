@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
 from common.errors import InvalidInput, MalformedRequest, TooLarge
+from common.media import HEAD_BYTES, sniff
 
 MAX_DEPTH = 64
 _MOST_VALUES = 100_000  # a body of nothing but brackets would else take a hundred times its size in memory
@@ -135,6 +137,47 @@ def body_object(*, may_be_absent: bool = False) -> dict[str, Any]:
         raise MalformedRequest("The body must be a JSON object.")
     check_values(value)
     return value
+
+
+def form_object() -> dict[str, Any]:
+    """The request's form as such an object: `name[]` is a list, `name[key]` an object, a file a data URL.
+
+    Raises MalformedRequest, InvalidInput, and what is too large is answered 413 by werkzeug.
+    """
+    if request.content_length is None:
+        raise MalformedRequest("A form needs a Content-Length.")
+    value: dict[str, Any] = {}
+    files = [(name, _data_url(file.read())) for name, file in request.files.items(multi=True)]
+    for name, item in [*request.form.items(multi=True), *files]:
+        match = _FORM_NAME.fullmatch(name)
+        if match is None:
+            raise InvalidInput("A field has an impossible name.", param=param_name(name))
+        _put(value, match[1], match[2], item)
+    if not value:
+        raise MalformedRequest("The form is empty, or broken.")
+    check_values(value)
+    return value
+
+
+_FORM_NAME = re.compile(r"(\w{1,64})(?:\[(\w{0,64})\])?")
+
+
+def _put(value: dict[str, Any], name: str, key: str | None, item: str) -> None:
+    if key is None and name not in value:
+        value[name] = item
+    elif key:
+        if not isinstance(value.setdefault(name, {}), dict):
+            raise InvalidInput("This is given twice.", param=name)
+        value[name][key] = item
+    else:  # name[], or a name that comes again
+        known = value.get(name, [])
+        value[name] = [*(known if isinstance(known, list) else [known]), item]
+
+
+def _data_url(content: bytes) -> str:
+    found = sniff(content[:HEAD_BYTES])
+    kind = found.content_type if found else "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _require_json() -> None:

@@ -160,6 +160,63 @@ class ScheduleChange(NewSchedule):
     job: NewJob = NewJob(model="", input={})
 
 
+# ---------------------------------------------------------------- the OpenAI dialect
+
+
+class OpenAIBody(Body):
+    """What a form or the SDK sends; what we do not know here is the model's own input."""
+
+    model_config = ConfigDict(extra="allow", strict=False, frozen=True)
+
+    model: Annotated[str, Field(max_length=128, examples=["flux/pro-1.1"])]
+    prompt: Annotated[str, Field(max_length=32_000)]
+    size: Annotated[str, Field(max_length=16, examples=["1024x1024"])] | None = None
+    user: Annotated[str, Field(max_length=255, description="Not used")] | None = None
+    safety_identifier: Annotated[str, Field(max_length=255, description="Not used")] | None = None
+
+
+class OpenAIImage(OpenAIBody):
+    """Pictures to make."""
+
+    n: Annotated[int, Field(ge=1, le=10)] = 1
+    response_format: Literal["url", "b64_json"] = "url"
+    output_format: Annotated[str, Field(max_length=16)] | None = None
+
+
+class OpenAIImageEdit(OpenAIImage):
+    """Pictures to make from pictures."""
+
+    image: str | list[str]
+    mask: str | None = None
+
+
+class OpenAIVideo(OpenAIBody):
+    """A film to make."""
+
+    seconds: Annotated[str, Field(max_length=8, examples=["5"])] | None = None
+    input_reference: str | dict[str, Any] | None = None
+
+
+class OpenAIRemix(Body):
+    """Another prompt for a film."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
+
+
+class OpenAIVideosQuery(Query):
+    """Which films to list."""
+
+    limit: Limit = 20
+    after: _id("job") | None = None  # type: ignore[valid-type]
+    order: Literal["asc", "desc"] = "desc"
+
+
+class OpenAIContentQuery(Query):
+    """What of a film to fetch."""
+
+    variant: Literal["video", "thumbnail", "spritesheet"] = "video"
+
+
 # ---------------------------------------------------------------- the Midjourney dialect
 
 

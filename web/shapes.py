@@ -158,6 +158,53 @@ class Quote(Shape):
     breakdown: list[dict[str, Any]]
 
 
+class OpenAIPicture(Shape):
+    """A picture's address, or the picture itself."""
+
+    url: str = Field("", description="Unless `b64_json` was asked for")
+    b64_json: str = Field("", description="If it was asked for")
+
+
+class OpenAIImages(Shape):
+    """Pictures that were made."""
+
+    created: int
+    data: list[OpenAIPicture]
+
+
+class OpenAIVideoError(Shape):
+    """Why a film was not made."""
+
+    code: str
+    message: str
+
+
+class OpenAIVideo(Shape):
+    """A film, as the openai SDK parses it; times are unix seconds."""
+
+    id: str
+    object: Literal["video"]
+    model: str
+    status: Literal["queued", "in_progress", "completed", "failed"]
+    progress: int
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    error: OpenAIVideoError | None
+    prompt: str | None
+    remixed_from_video_id: str | None
+    seconds: str
+    size: str
+
+
+class OpenAIDeletedVideo(Shape):
+    """It is gone."""
+
+    id: str
+    object: Literal["video.deleted"]
+    deleted: Literal[True]
+
+
 class MidjourneySubmitted(Shape):
     """What midjourney-proxy servers answer to every submit: 1 accepted, 21 asks for more, 3 and 4 refused."""
 

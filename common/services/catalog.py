@@ -67,6 +67,11 @@ def is_known(model_id: str) -> bool:
     return model_id in MODELS
 
 
+def spec_of(model_id: str) -> ModelSpec | None:
+    """The model, on sale or not; None for an unknown one."""
+    return MODELS.get(model_id)
+
+
 def _overrides(session: Session) -> _Overrides:
     """The operator's rows, read again every few seconds: prices change rarely, jobs come often."""
     global _known  # noqa: PLW0603 - a cache of one value per process

@@ -58,11 +58,16 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """A client's Idempotency-Key and the fingerprint of the body it came with."""
+    """A client's Idempotency-Key and the fingerprint of the body it came with.
+
+    `anew`: whatever the key made before, this is another request.
+    """
 
     route: str
     key: str
     body_sha256: str
+    lives: timedelta = KEY_LIVES
+    anew: bool = False
 
 
 # ---------------------------------------------------------------- accept
@@ -124,7 +129,7 @@ def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | 
         .on_conflict_do_update(  # a key whose time is over may be used anew; only one of two finds it so
             index_elements=[IdempotencyKey.user_id, IdempotencyKey.route, IdempotencyKey.key],
             set_={name: row[name] for name in ("body_sha256", "result_id", "created_at")},
-            where=IdempotencyKey.created_at < clock.now() - KEY_LIVES,
+            where=None if once.anew else IdempotencyKey.created_at < clock.now() - once.lives,
         )
         .returning(IdempotencyKey.key)
     ).one_or_none()
@@ -244,9 +249,9 @@ def results_of_keys(session: Session, actor: Actor, route: str, keys: Collection
 
 def page(
     session: Session, actor: Actor, *, status: Status | None, model: str | None, limit: int, after: str | None,
-    provider: str | None = None,
+    provider: str | None = None, models: Collection[str] | None = None, oldest_first: bool = False,
 ) -> tuple[list[Job], bool]:  # fmt: skip
-    """The actor's jobs, newest first, from behind the job `after`; and whether there are more.
+    """The actor's jobs, newest first unless told otherwise, from behind the job `after`; and whether there are more.
 
     It ends early where inputs are large: with pictures in them a hundred may have gigabytes.
     """
@@ -259,13 +264,16 @@ def page(
         query = query.where(Job.model == model)
     if provider is not None:
         query = query.where(Job.provider == provider)
+    if models is not None:
+        query = query.where(Job.model.in_(models))
     if after is not None:
-        query = query.where(Job.id < after)
-    found = session.execute(query.order_by(Job.id.desc()).limit(limit + 1)).all()
+        query = query.where(Job.id > after if oldest_first else Job.id < after)
+    order = Job.id.asc() if oldest_first else Job.id.desc()
+    found = session.execute(query.order_by(order).limit(limit + 1)).all()
     sizes = accumulate(size for _, size in found)
     fitting = sum(size <= _PAGE_CHARACTERS for size in sizes)
     ids = [job_id for job_id, _ in found[: min(limit, max(fitting, 1))]]
-    rows = session.scalars(select(Job).where(Job.id.in_(ids)).order_by(Job.id.desc()))
+    rows = session.scalars(select(Job).where(Job.id.in_(ids)).order_by(order))
     return list(rows), len(found) > len(ids)
 
 

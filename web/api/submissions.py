@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 from sqlalchemy.orm import Session
 
 from common.db import again, reading, transaction
@@ -34,12 +35,24 @@ def options(body: JobOptions) -> dict[str, Any]:
     }
 
 
-def once(route: str, body: object) -> Once | None:
-    """The request's Idempotency-Key with a fingerprint of what it asks for, however that was written."""
-    key = idempotency_key()
-    if key is None:
+_RETRIES = "x-stainless-retry-count"  # of the SDKs that OpenAI and others generate: 0, then 1, 2 …
+_REPEATED_WITHIN = timedelta(minutes=10)
+
+
+def once(route: str, body: object, number: int = 0) -> Once | None:
+    """What makes a repeat of the request safe; `number` tells apart the jobs that one request makes.
+
+    It is the Idempotency-Key, or, for an SDK that repeats by itself and sends none, what was asked for: its first try
+    is always another request, its further ones are that first try's if it came at all.
+    """
+    route = f"{route} {number}" if number else route
+    key, retries = idempotency_key(), request.headers.get(_RETRIES, "")
+    if key is not None:
+        return Once(route, key, fingerprint(body))
+    if not (retries.isdecimal() and len(retries) < 4):
         return None
-    return Once(route, key, fingerprint(body))
+    asked = fingerprint(body)
+    return Once(f"sdk {route}", asked, asked, lives=_REPEATED_WITHIN, anew=int(retries) == 0)
 
 
 def fingerprint(body: object) -> str:
@@ -51,7 +64,7 @@ def fingerprint(body: object) -> str:
 def submit(actor: Actor, key: Once | None, accept: Callable[[Session], tuple[Any, bool]]) -> Response:
     """Accept a job in one transaction and answer 202; or 200 if it finishes within the preferred wait.
 
-    Without an Idempotency-Key there is nothing to write before the job itself.
+    Without a key there is nothing to write before the job itself.
     """
     with transaction(one_write=key is None) as session:
         job, replayed = accept(session)
