@@ -240,6 +240,15 @@ def test_a_lost_answer_makes_no_second_job(sdk: Callable[..., OpenAI], user: Api
     assert [job.id for job in jobs_of(user)[2:]] == [video.id]
 
 
+def test_an_own_key_covers_all_jobs_of_a_call(sdk: Callable[..., OpenAI], user: Api, ending: Any) -> None:
+    key = {"Idempotency-Key": "k" * 255}
+    ending(succeed, 2)
+    first, again = (
+        sdk().images.generate(model=FLUX, prompt="a fox", n=2, extra_headers=key) for _ in range(2)
+    )
+    assert (first.data == again.data, len(jobs_of(user))) == (True, 2)
+
+
 def test_asking_twice_makes_two(sdk: Callable[..., OpenAI], user: Api) -> None:
     client = sdk()
     first, second = (client.videos.create(model=KLING, prompt="rain") for _ in range(2))
@@ -280,6 +289,12 @@ def test_a_film_from_its_creation_to_its_end(sdk: Callable[..., OpenAI], user: A
     assert client.videos.delete(video.id).deleted
     with pytest.raises(openai.NotFoundError):
         client.videos.retrieve(video.id)
+
+
+def test_waiting_for_a_film(sdk: Callable[..., OpenAI], user: Api, ending: Any) -> None:
+    ending(film)
+    done = sdk().videos.create_and_poll(model=KLING, prompt="rain", poll_interval_ms=20)
+    assert (done.status, [job.id for job in jobs_of(user)]) == ("completed", [done.id])
 
 
 def test_its_content_is_in_the_operators_storage(user: Api) -> None:
