@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from openai import InvalidWebhookSignatureError, OpenAI
 from sqlalchemy import func, select, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -231,6 +232,11 @@ def test_videos_of_the_openai_dialect_are_told_in_its_words(user: Api, receiver:
     assert deliver() == 1
     event = verified(made["signing_secret"], receiver.calls[0])
     assert (event["type"], event["data"]) == ("video.completed", {"id": job.id})
+    with OpenAI(api_key="none", webhook_secret=made["signing_secret"]) as client:
+        unwrapped: Any = client.webhooks.unwrap(receiver.calls[0].body, receiver.calls[0].headers)
+        assert (unwrapped.type, unwrapped.data.id) == ("video.completed", job.id)
+        with pytest.raises(InvalidWebhookSignatureError):
+            client.webhooks.unwrap(b"{}", receiver.calls[0].headers)
 
 
 def test_a_new_secret_and_the_old_one_both_sign_for_a_day(user: Api, receiver: Receiver) -> None:
