@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -158,7 +159,7 @@ def test_a_picture(sdk: Callable[..., OpenAI], user: Api, ending: Any) -> None:
     assert (job.dialect, made.created) == ("openai", int(job.created_at.timestamp()))
 
 
-def test_a_picture_in_base64(sdk: Callable[..., OpenAI], ending: Any, tmp_path: Any) -> None:
+def test_a_picture_in_base64(sdk: Callable[..., OpenAI], ending: Any, tmp_path: Path) -> None:
     def stored(job_id: str) -> None:
         (tmp_path / "file").write_bytes(PNG)
         storage().put(f"artifacts/{job_id}/1.png", tmp_path / "file", "image/png")
@@ -295,6 +296,15 @@ def test_waiting_for_a_film(sdk: Callable[..., OpenAI], user: Api, ending: Any) 
     ending(film)
     done = sdk().videos.create_and_poll(model=KLING, prompt="rain", poll_interval_ms=20)
     assert (done.status, [job.id for job in jobs_of(user)]) == ("completed", [done.id])
+
+
+def test_the_sdk_follows_to_the_film(sdk: Callable[..., OpenAI], tmp_path: Path) -> None:
+    client = sdk()
+    video = client.videos.create(model=KLING, prompt="rain")
+    (tmp_path / "film").write_bytes(b"a film")
+    storage().put(f"artifacts/{video.id}/1.mp4", tmp_path / "film", "video/mp4")
+    film(video.id)
+    assert client.videos.download_content(video.id).read() == b"a film"
 
 
 def test_its_content_is_in_the_operators_storage(user: Api) -> None:
