@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from math import gcd
 from typing import Any
 
 from common.errors import InvalidInput, UnknownModel
@@ -84,10 +85,8 @@ def _nearest(field: JsonObject, width: int, height: int) -> str:
 
 
 def _reduced(width: int, height: int) -> str:
-    a, b = width, height
-    while b:
-        a, b = b, a % b
-    across, down = width // a, height // a
+    divisor = gcd(width, height)
+    across, down = width // divisor, height // divisor
     while max(across, down) > 999:
         across, down = max(1, across // 10), max(1, down // 10)
     return f"{across}:{down}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, redirect
+from flask import Blueprint, Response
+from werkzeug.urls import iri_to_uri
 
 from common.db import reading, transaction
 from common.errors import Conflict, InvalidInput, NotFound
@@ -17,7 +18,7 @@ from common.services.users import Actor
 from common.words import TERMINAL, Status
 from web import schemas, shapes
 from web.answers import answer, listing
-from web.api.openai_mapping import model_of, new_job, size_of
+from web.api.openai_mapping import DIALECT, model_of, new_job, size_of
 from web.api.submissions import HEADERS, once
 from web.endpoints import Access, endpoint
 
@@ -29,7 +30,6 @@ _STATUSES = {
     Status.FAILED: "failed",
     Status.CANCELED: "failed",
 }
-_NO_RETRY = {"x-should-retry": "false"}  # also of a 409, which the SDK would repeat
 
 blueprint = Blueprint("openai_videos", __name__, url_prefix="/v1/videos")
 
@@ -100,10 +100,9 @@ def remix(actor: Actor, video_id: str, body: schemas.OpenAIRemix) -> Response:
     with reading() as session:
         before = _own(session, actor, video_id)
     spec = model_of(before.model, "video")
-    parent_id = (
-        before.parent_id if spec.follows else before.id
-    )  # what continues another job goes on continuing it
-    new = new_job(spec, {**before.input, "prompt": body.prompt}, before.metadata_ or {}, parent_id=parent_id)
+    # What continues another job goes on continuing that one.
+    parent_id = before.parent_id if spec.follows else before.id
+    new = new_job(spec, {**before.input, "prompt": body.prompt}, _told(before), parent_id=parent_id)
     return _accepted(actor, new, once(f"POST /v1/videos/{video_id}/remix", body.model_dump()))
 
 
@@ -144,8 +143,7 @@ def content(actor: Actor, video_id: str, query: schemas.OpenAIContentQuery) -> R
     films = [artifact for artifact in found if artifact.kind == "video"]
     if query.variant != "video" or not films:
         raise NotFound(f"There is no {query.variant} of this film.")
-    made = redirect(artifact_object(films[0])["url"], 302)
-    return Response(status=302, headers={"Location": made.headers["Location"], **_NO_RETRY})
+    return Response(status=302, headers={"Location": iri_to_uri(artifact_object(films[0])["url"])})
 
 
 @blueprint.delete("/<video_id>")
@@ -170,10 +168,15 @@ def _one(actor: Actor, video_id: str) -> dict[str, Any]:
         return _video(job, jobs.artifacts(session, [job.id])[job.id])
 
 
+def _told(job: Any) -> dict[str, Any]:
+    """What its client said of size and length; the metadata of any other job are its user's own."""
+    return (job.metadata_ or {}) if job.dialect == DIALECT else {}
+
+
 def _video(job: Any, artifacts: Any) -> dict[str, Any]:
     """A job as the SDK parses a video."""
     film = next((artifact for artifact in artifacts if artifact.kind == "video"), None)
-    told = job.metadata_ or {}
+    told = _told(job)
     size = f"{film.width}x{film.height}" if film and film.width and film.height else told.get("size")
     seconds = told.get("seconds") or job.input.get("duration_s") or (film.duration_s if film else None)
     error = job.error and {"code": job.error["code"], "message": job.error["message"]}

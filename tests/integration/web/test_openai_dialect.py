@@ -339,6 +339,15 @@ def test_films_are_listed_both_ways_and_remixed(sdk: Callable[..., OpenAI], user
     assert other.ask("GET", f"/v1/videos/{made[0]}").status == 404
 
 
+def test_a_film_of_our_own_api_is_a_video_too(sdk: Callable[..., OpenAI], user: Api) -> None:
+    own = {"seconds": "soon", "size": ["any"]}  # its user's words, not this dialect's
+    job = user.post("/v1/jobs", {"model": KLING, "input": {"prompt": "rain"}, "metadata": own})
+    video = sdk().videos.retrieve(job["id"])
+    assert (video.seconds, video.size, video.prompt) == ("", "", "rain")
+    assert sdk().videos.remix(video.id, prompt="snow").seconds == ""
+    assert len(list(sdk().videos.list())) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "param"),
     [({"seconds": "7"}, "input.duration_s"), ({"size": "x"}, "size"), ({"input_reference": "x"}, "input_reference"),
