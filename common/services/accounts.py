@@ -31,7 +31,6 @@ IS_OUT = {
     Trouble.BUSY: "paused, as its provider asked for",
     Trouble.DOWN: "paused after repeated trouble",
     Trouble.INPUT: "paused after repeated trouble",
-    Trouble.MODEL: "paused after repeated trouble",
     Trouble.CREDENTIALS: "paused, its provider refuses the key",
     Trouble.BALANCE: "paused, its money at the provider is used up",
 }
