@@ -11,6 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes: without c
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+OPENAI_2 := tests/infrastructure/openai-2.txt
+PIP := $(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --retries 2
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
@@ -48,7 +50,7 @@ clean: ## Remove .venv and all caches; data/ stays
 	@find common web workers migrations tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment, made again when its Python is gone, completed when the requirements have changed.
-$(INSTALLED): requirements.txt requirements-dev.txt
+$(INSTALLED): requirements.txt requirements-dev.txt $(OPENAI_2)
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo '$(PYTHON) is missing: Python 3.11 or newer is needed (another one: make PYTHON=python3.13 …)' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -57,8 +59,8 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	  echo "$$($(PYTHON) -V) has no venv: install it (Debian and Ubuntu call it python3-venv)" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo 'installing what requirements-dev.txt names …' >&2
-	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check --retries 2 \
-	  -r requirements-dev.txt >.venv/pip.log 2>&1 || { \
+	@{ $(PIP) -r requirements-dev.txt && $(PIP) --no-deps --upgrade --target .venv/openai-2 -r $(OPENAI_2); } \
+	  >.venv/pip.log 2>&1 || { \
 	  echo "could not install the dependencies: $$(grep -m 1 '^ERROR' .venv/pip.log || tail -n 1 .venv/pip.log) (all of it: .venv/pip.log)" >&2; \
 	  exit 1; }
 	@touch $@

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common import broker, live
 from common.db import reading
-from common.errors import TooManyViewers
+from common.errors import NotFound, TooManyViewers
 from common.live import Event, State
 from common.services import jobs
 from web.waiting import stopping
@@ -204,3 +204,28 @@ def view(job_id: str, read: Callable[[], State]) -> Iterator[Watch]:
     with hub.view(job_id) as watch:
         watch.begin(read())
         yield watch
+
+
+def until_finished(job_id: str, wait_s: float) -> bool:
+    """Wait at most so long for the job to be finished; whether it is.
+
+    Nobody is kept waiting where the database is gone or there are too many viewers already. Raises NotFound.
+    """
+
+    def read() -> State:
+        with reading() as session:
+            states = jobs.states(session, [job_id])
+        if job_id not in states:
+            raise NotFound
+        return states[job_id]
+
+    end = time.monotonic() + wait_s
+    try:
+        with view(job_id, read) as watch:
+            number, state = watch.now()
+            while not state.is_last and not stopping.is_set() and (left_s := end - time.monotonic()) > 0:
+                watch.since(number, left_s)
+                number, state = watch.now()
+    except (SQLAlchemyError, TooManyViewers):
+        return False
+    return state.is_last

@@ -205,11 +205,6 @@ def get(session: Session, actor: Actor, job_id: str) -> Job:
     return job
 
 
-def status_of(session: Session, job_id: str) -> Status:
-    """Only the status, cheaply."""
-    return Status(session.scalars(select(Job.status).where(Job.id == job_id)).one())
-
-
 def state(job: Job) -> State:
     """What viewers see of a job."""
     return State(
@@ -217,8 +212,8 @@ def state(job: Job) -> State:
     )
 
 
-def states(session: Session, job_ids: list[str]) -> dict[str, State]:
-    """What viewers see of these jobs, in one query."""
+def states(session: Session, job_ids: Collection[str]) -> dict[str, State]:
+    """What viewers see of those of these jobs that there are, in one query."""
     columns = load_only(Job.status, Job.progress, Job.preview_url)
     rows = session.scalars(select(Job).options(columns).where(Job.id.in_(job_ids)))
     return {job.id: state(job) for job in rows}

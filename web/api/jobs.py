@@ -17,7 +17,8 @@ from web import schemas, shapes
 from web.answers import JsonResponse, answer, listing
 from web.api.submissions import HEADERS, once, options, show, submit
 from web.endpoints import Access, endpoint
-from web.waiting import preferred_wait_s, until_finished
+from web.live import until_finished
+from web.waiting import preferred_wait_s
 
 CANCEL_WAIT_S = 3.0  # long enough for a worker to ask the provider
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")

@@ -27,7 +27,7 @@ from web.answers import answer, error_object
 from web.api.openai_mapping import model_of, new_job, require_neutral, size_of
 from web.api.submissions import HEADERS, once
 from web.endpoints import Access, endpoint
-from web.waiting import until_finished
+from web.live import until_finished
 
 HOLD_S = 50.0  # Heroku's router gives up after 55
 MOST_BYTES = 32 * 1024 * 1024  # of a picture that is answered in base64

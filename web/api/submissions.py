@@ -18,9 +18,10 @@ from common.services.presentation import job_object
 from common.services.users import Actor
 from common.words import TERMINAL
 from web.answers import answer
+from web.live import until_finished
 from web.parsing import idempotency_key
 from web.schemas import JobOptions
-from web.waiting import preferred_wait_s, until_finished
+from web.waiting import preferred_wait_s
 
 HEADERS = ("Idempotency-Key", "Prefer")
 

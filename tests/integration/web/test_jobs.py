@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
-from common.db import transaction
+from common.db import engine, transaction
 from common.models import CatalogModel
 from common.services import catalog, jobs
 from common.words import Status, Step
@@ -30,6 +32,20 @@ from tests.integration.web.jobs import (
 )
 
 TERMINAL_CHANGES = {"succeeded": succeed, "failed": fail}
+
+
+@contextmanager
+def statements_about(words: str) -> Iterator[list[str]]:
+    """What the database is asked about that."""
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if words in " ".join(statement.split()):
+            asked.append(statement)
+
+    event.listen(engine(), "before_cursor_execute", note)
+    yield asked
+    event.remove(engine(), "before_cursor_execute", note)
 
 
 @pytest.fixture
@@ -303,6 +319,13 @@ def test_the_answer_waits_for_the_end(user: Api, method: str) -> None:
     assert answer.headers["preference-applied"] == "wait=20"
     assert 0.1 < answer.took_s < 5
     assert len(answer.json["artifacts"]) == 1
+
+
+def test_the_database_is_not_asked_again_and_again_meanwhile(user: Api, job: Any) -> None:
+    with statements_about("FROM job ") as asked:
+        answer = user.ask("GET", f"/v1/jobs/{job['id']}", headers={"Prefer": "wait=2"})
+    assert answer.took_s >= 2
+    assert len(asked) <= 3, asked  # the job, its state, and once more when Redis tells from here on
 
 
 def test_the_wait_has_an_end(user: Api) -> None:
