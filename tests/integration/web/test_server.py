@@ -43,7 +43,15 @@ def user(url: str) -> Api:
 
 
 def test_duplicates_at_both_workers_make_one_job(user: Api) -> None:
-    key = {"Idempotency-Key": new_id("key")}
+    require_one_job(user, {"Idempotency-Key": new_id("key")})
+
+
+def test_an_sdk_that_asks_again_before_it_was_heard_makes_one_job(user: Api) -> None:
+    require_one_job(user, {"x-stainless-retry-count": "1"})
+
+
+def require_one_job(user: Api, key: dict[str, str]) -> None:
+    """However often it is asked for at once."""
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: user.ask("POST", "/v1/jobs", BODY, key), range(32)))
     assert {answer.status for answer in answers} == {202}
