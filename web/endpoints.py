@@ -49,6 +49,11 @@ class Endpoint:
     headers: tuple[str, ...]  # request headers that mean something here
     summary: str
 
+    @property
+    def body_may_be_absent(self) -> bool:
+        """Whether an empty body says as much as `{}`: nothing in it is required."""
+        return self.body is not None and not any(f.is_required() for f in self.body.model_fields.values())
+
 
 def endpoint(
     *,
@@ -67,9 +72,13 @@ def endpoint(
 ) -> Callable[[View], View]:
     """Call the view with `actor`, `body` and `query` as far as they are declared; answer what it returns."""
 
-    needs_nothing = body is not None and not any(each.is_required() for each in body.model_fields.values())
-
     def decorate(view: View) -> View:
+        declared = Endpoint(
+            access=access, body=body, as_form=as_form, takes_file=takes_file, query=query, returns=returns, many=many,
+            status=status, also=also, errors=errors, headers=headers,
+            summary=(view.__doc__ or "").strip().partition("\n")[0],
+        )  # fmt: skip
+
         def answered(**given: Any) -> Response:
             if max_bytes is not None:
                 request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
@@ -81,7 +90,7 @@ def endpoint(
                 given["query"] = query_values(query)
             if body is not None:
                 is_form = as_form and request.mimetype == "multipart/form-data"
-                sent = form_object() if is_form else body_object(may_be_absent=needs_nothing)
+                sent = form_object() if is_form else body_object(may_be_absent=declared.body_may_be_absent)
                 given["body"] = fit(body, sent)
             made = view(**given)
             return made if isinstance(made, Response) else answer(made, status)
@@ -90,11 +99,7 @@ def endpoint(
         def call(**given: Any) -> Response:
             return again(lambda: answered(**given))
 
-        call.endpoint = Endpoint(  # type: ignore[attr-defined]
-            access=access, body=body, as_form=as_form, takes_file=takes_file, query=query, returns=returns, many=many,
-            status=status, also=also, errors=errors, headers=headers,
-            summary=(view.__doc__ or "").strip().partition("\n")[0],
-        )  # fmt: skip
+        call.endpoint = declared  # type: ignore[attr-defined]
         return call
 
     return decorate

@@ -67,36 +67,37 @@ def document(app: Flask) -> dict[str, Any]:
 # ---------------------------------------------------------------- routes
 
 _Route = tuple[str, str, str, Callable[..., Any], Endpoint]
+_PARAMETER = re.compile(r"<(?:(?P<converter>\w+)(?:\((?P<options>[^)]*)\))?:)?(?P<name>\w+)>")
 
 
 def _routes(app: Flask) -> Iterator[_Route]:
-    """Path, method, name, view and declaration of every route, in a stable order."""
+    """Rule, method, name, view and declaration of every route, in a stable order."""
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
         view = app.view_functions[rule.endpoint]
         declared = declaration(view)
         if declared is None:
             raise LookupError(f"{rule.rule} declares nothing")
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            yield path, method.lower(), rule.endpoint, view, declared
+            yield rule.rule, method.lower(), rule.endpoint, view, declared
 
 
 def _paths(routes: list[_Route]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
-    for path, method, name, view, declared in routes:
-        paths.setdefault(path, {})[method] = _operation(path, method, name, view, declared)
+    for rule, method, name, view, declared in routes:
+        path = _PARAMETER.sub(r"{\g<name>}", rule)
+        paths.setdefault(path, {})[method] = _operation(rule, method, name, view, declared)
     return paths
 
 
 def _operation(
-    path: str, method: str, name: str, view: Callable[..., Any], declared: Endpoint
+    rule: str, method: str, name: str, view: Callable[..., Any], declared: Endpoint
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": f"{name.replace('.', '_')}" + ("_replace" if method == "put" else ""),
         "summary": declared.summary,
         "tags": [name.partition(".")[0]],
-        "parameters": _parameters(path, declared),
-        "responses": _responses(declared),
+        "parameters": _of_path(rule) + _parameters(declared),
+        "responses": _responses(rule, declared),
     }
     details = "\n".join(line.strip() for line in (view.__doc__ or "").strip().splitlines()[1:]).strip()
     if details:
@@ -105,7 +106,7 @@ def _operation(
         reference = {"$ref": _REF.format(model=_title(declared.body))}
         kinds = ("application/json", "multipart/form-data") if declared.as_form else ("application/json",)
         content = {kind: {"schema": reference} for kind in kinds}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": not declared.body_may_be_absent, "content": content}
     if declared.takes_file:
         operation["requestBody"] = {"required": True, "content": _FILE}
     if declared.access is Access.ANYONE:
@@ -113,11 +114,19 @@ def _operation(
     return operation
 
 
-def _parameters(path: str, declared: Endpoint) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", path)
+def _of_path(rule: str) -> list[dict[str, Any]]:
+    return [
+        {"name": each["name"], "in": "path", "required": True, "schema": {"type": "string", **_options(each)}}
+        for each in _PARAMETER.finditer(rule)
     ]
+
+
+def _options(parameter: re.Match[str]) -> dict[str, Any]:
+    return {"enum": parameter["options"].split(", ")} if parameter["converter"] == "any" else {}
+
+
+def _parameters(declared: Endpoint) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
     if declared.query is not None:
         properties = declared.query.model_json_schema(ref_template=_REF)["properties"]
         made += [{"name": name, "in": "query", "schema": field} for name, field in properties.items()]
@@ -128,7 +137,7 @@ def _parameters(path: str, declared: Endpoint) -> list[dict[str, Any]]:
     return made
 
 
-def _responses(declared: Endpoint) -> dict[str, Any]:
+def _responses(rule: str, declared: Endpoint) -> dict[str, Any]:
     good: dict[str, Any] = {}
     if declared.returns is not None:
         reference = {"$ref": _REF.format(model=_title(declared.returns))}
@@ -140,7 +149,8 @@ def _responses(declared: Endpoint) -> dict[str, Any]:
     always = _ERRORS_OF_ALL if declared.access is not Access.ANYONE else (503,)
     of_body = (400, 413, 415, 422) if declared.body or declared.takes_file else ()
     counted = (429,) if declared.access is Access.SUBMITTER else ()
-    refusals = {*always, *declared.errors, *counted, *of_body} - {*declared.also}
+    of_path = (404,) if any(_options(each) for each in _PARAMETER.finditer(rule)) else ()
+    refusals = {*always, *declared.errors, *counted, *of_body, *of_path} - {*declared.also}
     return made | {str(status): {"$ref": "#/components/responses/error"} for status in sorted(refusals)}
 
 

@@ -16,6 +16,7 @@ from common.words import Delivery, EventType, Status
 
 METADATA_BYTES = 16_384
 _LONGEST_URL = 2000
+_MOST_EVENT_TYPES = 50  # some may be named twice
 
 
 class Body(BaseModel):
@@ -60,8 +61,12 @@ def _event_types(value: object) -> object:
     """Names as they are in JSON; strictness would want the enumeration's own members."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         known = {str(each): each for each in EventType}
-        return [known.get(item, item) for item in dict.fromkeys(value)]
+        return [known.get(item, item) for item in value]
     return value
+
+
+def _each_once(values: list[EventType]) -> list[EventType]:
+    return list(dict.fromkeys(values))
 
 
 def _id(prefix: str) -> Any:
@@ -229,6 +234,14 @@ class MidjourneyBody(Body):
     notifyHook: WebUrl | Literal[""] | None = None  # noqa: N815 - the protocol's own names
 
 
+class MidjourneyFilter(Body):
+    """Which of such a server's accounts to take: of that, the speed."""
+
+    model_config = ConfigDict(extra="ignore", strict=False, frozen=True)
+
+    modes: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=10)] | None = None
+
+
 class MidjourneyImagine(MidjourneyBody):
     """A prompt, and pictures as data URLs."""
 
@@ -236,7 +249,7 @@ class MidjourneyImagine(MidjourneyBody):
     base64Array: list[str] | None = None  # noqa: N815
     base64: str | None = None
     botType: Annotated[str, Field(max_length=32)] | None = None  # noqa: N815
-    accountFilter: dict[str, Any] | None = None  # noqa: N815
+    accountFilter: MidjourneyFilter | None = None  # noqa: N815
 
 
 class MidjourneyChange(MidjourneyBody):
@@ -345,8 +358,9 @@ class NewGrant(Body):
 # ---------------------------------------------------------------- webhooks
 
 EventTypes = Annotated[
-    list[EventType], Field(min_length=1, max_length=len(EventType)), BeforeValidator(_event_types)
-]
+    list[EventType], Field(min_length=1, max_length=_MOST_EVENT_TYPES), BeforeValidator(_event_types),
+    AfterValidator(_each_once),
+]  # fmt: skip
 
 
 class NewWebhookEndpoint(Body):

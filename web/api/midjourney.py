@@ -40,11 +40,12 @@ tasks = Blueprint("midjourney_tasks", __name__)
 
 def _route(blueprint: Blueprint, method: str, path: str) -> Callable[[Any], Any]:
     """The route with and without a speed before it."""
+    at_speed = f"/mj-<any({', '.join(SPEEDS)}):speed>/mj{path}"
 
     def decorate(view: Any) -> Any:
         name = view.__name__
         blueprint.add_url_rule(f"/mj{path}", name, view, methods=[method])
-        blueprint.add_url_rule(f"/mj-<speed>/mj{path}", f"{name}_at_speed", view, methods=[method])
+        blueprint.add_url_rule(at_speed, f"{name}_at_speed", view, methods=[method])
         return view
 
     return decorate
@@ -79,11 +80,8 @@ def _refused(error: AppError) -> Response:
 def imagine(actor: Actor, body: schemas.MidjourneyImagine, speed: str = "") -> dict[str, Any]:
     """Imagine. The speed comes from the path, from `accountFilter.modes`, or from a flag in the prompt."""
     flags = [flag.lower() for flag in _SPEED_FLAG.findall(body.prompt)]
-    wanted = [
-        _speed(speed),
-        *(mode.lower() for mode in (body.accountFilter or {}).get("modes") or ()),
-        *flags,
-    ]
+    modes = body.accountFilter.modes if body.accountFilter else None
+    wanted = [speed, *(mode.lower() for mode in modes or ()), *flags]
     pictures = [*(body.base64Array or ()), *([body.base64] if body.base64 else ())]
     given = {
         "prompt": _SPEED_FLAG.sub("", body.prompt).strip(),
@@ -97,7 +95,6 @@ def imagine(actor: Actor, body: schemas.MidjourneyImagine, speed: str = "") -> d
 @_submit_route("change", schemas.MidjourneyChange)
 def change(actor: Actor, body: schemas.MidjourneyChange, speed: str = "") -> dict[str, Any]:
     """Upscale, vary or reroll a grid (the older family's way)."""
-    _speed(speed)
     verb = body.action.upper()
     if verb not in (*_CHANGES, "REROLL"):
         raise InvalidInput("must be UPSCALE, VARIATION or REROLL", param="action")
@@ -111,7 +108,6 @@ def change(actor: Actor, body: schemas.MidjourneyChange, speed: str = "") -> dic
 @_submit_route("simple-change", schemas.MidjourneySimpleChange)
 def simple_change(actor: Actor, body: schemas.MidjourneySimpleChange, speed: str = "") -> dict[str, Any]:
     """The same in one text: `<task> U1`."""
-    _speed(speed)
     found = _SIMPLE.fullmatch(body.content.strip())
     if found is None:
         raise InvalidInput("must be a task's id, a blank, and one of U1 to U4, V1 to V4, R", param="content")
@@ -122,7 +118,6 @@ def simple_change(actor: Actor, body: schemas.MidjourneySimpleChange, speed: str
 @_submit_route("action", schemas.MidjourneyAction)
 def action(actor: Actor, body: schemas.MidjourneyAction, speed: str = "") -> dict[str, Any]:
     """Press a button. One that asks for something first is answered with code 21 and the id for /submit/modal."""
-    _speed(speed)
     wanted = midjourney_tasks.action_of(body.customId)
     if wanted is None:
         raise InvalidInput("is none of this task's buttons", param="customId")
@@ -141,7 +136,6 @@ def action(actor: Actor, body: schemas.MidjourneyAction, speed: str = "") -> dic
 @_submit_route("modal", schemas.MidjourneyModal)
 def modal(actor: Actor, body: schemas.MidjourneyModal, speed: str = "") -> dict[str, Any]:
     """Answer a window: with a prompt (custom zoom), or a mask and a prompt (vary region)."""
-    _speed(speed)
     if not midjourney_tasks.is_window(body.taskId):
         raise NotFound("There is no such window.")
     parent_id, wanted = midjourney_tasks.pressed(body.taskId)
@@ -153,7 +147,6 @@ def modal(actor: Actor, body: schemas.MidjourneyModal, speed: str = "") -> dict[
 @_submit_route("blend", schemas.MidjourneyBlend)
 def blend(actor: Actor, body: schemas.MidjourneyBlend, speed: str = "") -> dict[str, Any]:
     """Blend two to five pictures."""
-    _speed(speed)
     ratio = _RATIOS.get((body.dimensions or "SQUARE").upper())
     if ratio is None:
         raise InvalidInput("must be PORTRAIT, SQUARE or LANDSCAPE", param="dimensions")
@@ -164,7 +157,6 @@ def blend(actor: Actor, body: schemas.MidjourneyBlend, speed: str = "") -> dict[
 @_submit_route("describe", schemas.MidjourneyDescribe)
 def describe(actor: Actor, body: schemas.MidjourneyDescribe, speed: str = "") -> dict[str, Any]:
     """Find prompts for a picture."""
-    _speed(speed)
     given = {"image": body.base64 or body.link, "bot_type": _bot(body.botType)}
     return _accept(actor, body, "midjourney/describe", given)
 
@@ -172,14 +164,7 @@ def describe(actor: Actor, body: schemas.MidjourneyDescribe, speed: str = "") ->
 @_submit_route("shorten", schemas.MidjourneyShorten)
 def shorten(actor: Actor, body: schemas.MidjourneyShorten, speed: str = "") -> dict[str, Any]:
     """Find shorter prompts."""
-    _speed(speed)
     return _accept(actor, body, "midjourney/shorten", {"prompt": body.prompt, "bot_type": _bot(body.botType)})
-
-
-def _speed(speed: str) -> str:
-    if speed not in ("", *SPEEDS):
-        raise NotFound("There is no such speed.")
-    return speed
 
 
 def _bot(said: str | None) -> str | None:
@@ -222,7 +207,6 @@ def _accept(
 @endpoint(access=Access.USER)
 def fetch(actor: Actor, task_id: str, speed: str = "") -> Response:
     """Show a task; `null` where there is none (section 5)."""
-    _speed(speed)
     return answer(next(iter(_shown(actor, [task_id])), None))
 
 
@@ -230,7 +214,6 @@ def fetch(actor: Actor, task_id: str, speed: str = "") -> Response:
 @endpoint(access=Access.USER, body=schemas.MidjourneyIds)
 def by_condition(actor: Actor, body: schemas.MidjourneyIds, speed: str = "") -> Response:
     """Show these tasks, in any order; what there is none of is left out."""
-    _speed(speed)
     return answer(_shown(actor, list(dict.fromkeys(body.ids or ()))))
 
 
@@ -238,7 +221,6 @@ def by_condition(actor: Actor, body: schemas.MidjourneyIds, speed: str = "") -> 
 @endpoint(access=Access.USER)
 def latest(actor: Actor, speed: str = "") -> Response:
     """Show your last 100 tasks."""
-    _speed(speed)
     with reading() as session:
         found, _ = jobs.page(session, actor, status=None, model=None, provider="midjourney", limit=MOST_LISTED,
                              after=None)  # fmt: skip
@@ -250,7 +232,6 @@ def latest(actor: Actor, speed: str = "") -> Response:
 @endpoint(access=Access.USER, errors=(404, 409))
 def cancel(actor: Actor, task_id: str, speed: str = "") -> Response:
     """Cancel a task."""
-    _speed(speed)
     with transaction() as session:
         jobs.cancel(session, actor, _own(_known(session, actor, [task_id]), task_id).id)
     return answer(None)

@@ -218,8 +218,16 @@ def test_the_secret_may_come_as_such_servers_want_it(app: Flask, user: Api, nobo
     assert refused.status == 401
 
 
+@pytest.mark.parametrize(
+    "wanted", [[], ["FAST", 1], {"modes": "FAST"}, {"modes": [None]}, {"modes": [["FAST"]]}]
+)
+def test_a_filter_that_is_none_is_refused(user: Api, wanted: Any) -> None:
+    said = submit(user, "imagine", {"prompt": "x", "accountFilter": wanted})
+    assert (said["code"], "accountFilter" in said["description"]) == (4, True)
+
+
 def test_there_is_no_other_speed(user: Api) -> None:
-    assert user.post("/mj-warp/mj/submit/imagine", {"prompt": "x"})["code"] == 3
+    assert user.ask("POST", "/mj-warp/mj/submit/imagine", {"prompt": "x"}).status == 404
     assert user.ask("GET", "/mj-warp/mj/task/list").status == 404
 
 
