@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from common.providers.registry import MODELS
-from web import schemas, shapes
+from web import samples, schemas, shapes
 from web.endpoints import Access, Endpoint, declaration
 
 COPY = Path(__file__).with_name("openapi.json")
@@ -47,15 +47,15 @@ _FILE = {
 _ERRORS_OF_ALL = (400, 401, 403, 422, 503)
 
 
-def document(app: Flask) -> dict[str, Any]:
-    """The whole document."""
+def document(app: Flask, base: str = samples.BASE) -> dict[str, Any]:
+    """The whole document, with samples that call the application at `base`."""
     routes = list(_routes(app))
     return {
         "openapi": "3.1.0",
         "info": {"title": "wxiai", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
-        "paths": _paths(routes),
+        "paths": _paths(routes, base),
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": _schemas(routes) | _inputs(),
@@ -81,10 +81,12 @@ def _routes(app: Flask) -> Iterator[_Route]:
             yield path, method.lower(), rule.endpoint, view, declared
 
 
-def _paths(routes: list[_Route]) -> dict[str, Any]:
+def _paths(routes: list[_Route], base: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for path, method, name, view, declared in routes:
-        paths.setdefault(path, {})[method] = _operation(path, method, name, view, declared)
+        operation = _operation(path, method, name, view, declared)
+        operation["x-codeSamples"] = samples.of(method.upper(), path, declared, base)
+        paths.setdefault(path, {})[method] = operation
     return paths
 
 
@@ -115,7 +117,13 @@ def _operation(
 
 def _parameters(path: str, declared: Endpoint) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "example": samples.PATH_VALUES[name],
+        }
         for name in re.findall(r"{(\w+)}", path)
     ]
     if declared.query is not None:
@@ -213,9 +221,9 @@ def _input_name(model_id: str) -> str:
 # ---------------------------------------------------------------- the copy in the repository
 
 
-def text(app: Flask) -> str:
+def text(app: Flask, base: str = samples.BASE) -> str:
     """The document as it is written down."""
-    return json.dumps(document(app), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document(app, base), indent=1, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> int:
