@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from common.providers.registry import MODELS
-from web import schemas, shapes
+from web import samples, schemas, shapes
 from web.endpoints import Access, Endpoint, declaration
 
 COPY = Path(__file__).with_name("openapi.json")
@@ -47,15 +47,15 @@ _FILE = {
 _ERRORS_OF_ALL = (400, 401, 403, 422, 503)
 
 
-def document(app: Flask) -> dict[str, Any]:
-    """The whole document."""
+def document(app: Flask, base: str = samples.BASE) -> dict[str, Any]:
+    """The whole document, with samples that call the application at `base`."""
     routes = list(_routes(app))
     return {
         "openapi": "3.1.0",
         "info": {"title": "wxiai", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
-        "paths": _paths(routes),
+        "paths": _paths(routes, base),
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": _schemas(routes) | _inputs(),
@@ -81,11 +81,13 @@ def _routes(app: Flask) -> Iterator[_Route]:
             yield rule.rule, method.lower(), rule.endpoint, view, declared
 
 
-def _paths(routes: list[_Route]) -> dict[str, Any]:
+def _paths(routes: list[_Route], base: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for rule, method, name, view, declared in routes:
         path = _PARAMETER.sub(r"{\g<name>}", rule)
-        paths.setdefault(path, {})[method] = _operation(rule, method, name, view, declared)
+        operation = _operation(rule, method, name, view, declared)
+        operation["x-codeSamples"] = samples.of(method.upper(), path, declared, base)
+        paths.setdefault(path, {})[method] = operation
     return paths
 
 
@@ -116,7 +118,13 @@ def _operation(
 
 def _of_path(rule: str) -> list[dict[str, Any]]:
     return [
-        {"name": each["name"], "in": "path", "required": True, "schema": {"type": "string", **_options(each)}}
+        {
+            "name": each["name"],
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", **_options(each)},
+            "example": samples.PATH_VALUES[each["name"]],
+        }
         for each in _PARAMETER.finditer(rule)
     ]
 
@@ -223,9 +231,9 @@ def _input_name(model_id: str) -> str:
 # ---------------------------------------------------------------- the copy in the repository
 
 
-def text(app: Flask) -> str:
+def text(app: Flask, base: str = samples.BASE) -> str:
     """The document as it is written down."""
-    return json.dumps(document(app), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document(app, base), indent=1, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> int:

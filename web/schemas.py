@@ -17,6 +17,8 @@ from common.words import Delivery, EventType, Status
 METADATA_BYTES = 16_384
 _LONGEST_URL = 2000
 _MOST_EVENT_TYPES = 50  # some may be named twice
+EXAMPLE_ULID = "01kb3q9z6w8x4y2v7t5r3s1p0n"  # of nothing: ids in examples end so
+_JOB = f"job_{EXAMPLE_ULID}"
 
 
 class Body(BaseModel):
@@ -26,9 +28,14 @@ class Body(BaseModel):
 
 
 class Query(BaseModel):
-    """Query parameters: all text."""
+    """Query parameters: all text. Those with an example are shown in samples."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _example(**fields: Any) -> ConfigDict:
+    """What the API's document and its samples (`web.samples`) show of a body; what is inherited may be replaced."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 # ---------------------------------------------------------------- fields
@@ -80,7 +87,7 @@ WebUrl = Annotated[
 Metadata = Annotated[dict[str, Any], AfterValidator(_small)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Deadline = Annotated[float, Field(ge=1, le=LONGEST_DEADLINE_S)]
-Limit = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)]
+Limit = Annotated[int, Field(ge=1, le=100, examples=[20]), BeforeValidator(_whole)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Email = Annotated[str, Field(min_length=3, max_length=255)]
 RoleName = Literal["admin", "user", "pending"]
@@ -102,6 +109,10 @@ class JobOptions(Body):
 class NewJob(JobOptions):
     """A job to run."""
 
+    model_config = _example(
+        model="flux/pro-1.1", input={"prompt": "a red fox in snow"}, webhook_url="https://example.com/hook"
+    )
+
     model: Annotated[str, Field(max_length=128, examples=["flux/pro-1.1"])]
     input: Anything
     parent_id: Annotated[str, Field(max_length=64)] | None = None
@@ -110,11 +121,13 @@ class NewJob(JobOptions):
 class NewQuote(NewJob):
     """A job whose price is asked for; only model and input count."""
 
+    model_config = _example(model="flux/pro-1.1", input={"prompt": "a red fox in snow"})
+
 
 class JobsQuery(Query):
     """Which jobs to list."""
 
-    status: Status | None = None
+    status: Annotated[Status | None, Field(examples=["succeeded"])] = None
     model: Annotated[str, Field(max_length=128)] | None = None
     limit: Limit = 20
     after: _id("job") | None = None  # type: ignore[valid-type]
@@ -123,7 +136,7 @@ class JobsQuery(Query):
 class UploadsQuery(Query):
     """Which uploads to list."""
 
-    kind: Literal["image", "video", "audio"] | None = None
+    kind: Annotated[Literal["image", "video", "audio"] | None, Field(examples=["image"])] = None
     limit: Limit = 20
     after: _id("upl") | None = None  # type: ignore[valid-type]
 
@@ -148,6 +161,13 @@ class PageQuery(Query):
 class NewSchedule(Body):
     """A job to submit by the clock: give either `cron` or `interval_s`."""
 
+    model_config = _example(
+        name="a fox every morning",
+        cron="30 9 * * MON-FRI",
+        timezone="Europe/Berlin",
+        job={"model": "flux/pro-1.1", "input": {"prompt": "a red fox in snow"}},
+    )
+
     name: Annotated[str, Field(max_length=255)] = ""
     cron: Annotated[str, Field(max_length=255, examples=["30 9 * * MON-FRI"])] | None = None
     interval_s: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
@@ -161,6 +181,8 @@ class NewSchedule(Body):
 
 class ScheduleChange(NewSchedule):
     """What to change about a schedule; what is absent stays."""
+
+    model_config = _example(cron="0 18 * * *", enabled=True)
 
     job: NewJob = NewJob(model="", input={})
 
@@ -183,6 +205,8 @@ class OpenAIBody(Body):
 class OpenAIImage(OpenAIBody):
     """Pictures to make."""
 
+    model_config = _example(model="flux/pro-1.1", prompt="a red fox in snow", size="1024x768")
+
     n: Annotated[int, Field(ge=1, le=10)] = 1
     response_format: Literal["url", "b64_json"] = "url"
     output_format: Annotated[str, Field(max_length=16)] | None = None
@@ -191,6 +215,10 @@ class OpenAIImage(OpenAIBody):
 class OpenAIImageEdit(OpenAIImage):
     """Pictures to make from pictures."""
 
+    model_config = _example(
+        model="flux/kontext-pro", prompt="the same fox at night", image="https://example.com/fox.png"
+    )
+
     image: str | list[str]
     mask: str | None = None
 
@@ -198,12 +226,18 @@ class OpenAIImageEdit(OpenAIImage):
 class OpenAIVideo(OpenAIBody):
     """A film to make."""
 
+    model_config = _example(
+        model="kling/text-to-video", prompt="a red fox runs through snow", size="1280x720"
+    )
+
     seconds: Annotated[str, Field(max_length=8, examples=["5"])] | None = None
     input_reference: str | dict[str, Any] | None = None
 
 
 class OpenAIRemix(Body):
     """Another prompt for a film."""
+
+    model_config = _example(prompt="a red fox runs through rain")
 
     prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
 
@@ -245,6 +279,10 @@ class MidjourneyFilter(Body):
 class MidjourneyImagine(MidjourneyBody):
     """A prompt, and pictures as data URLs."""
 
+    model_config = _example(
+        prompt="a red fox in snow --ar 16:9", state="fox-1", notifyHook="https://example.com/hook"
+    )
+
     prompt: Annotated[str, Field(max_length=6000)]
     base64Array: list[str] | None = None  # noqa: N815
     base64: str | None = None
@@ -255,6 +293,8 @@ class MidjourneyImagine(MidjourneyBody):
 class MidjourneyChange(MidjourneyBody):
     """An action on one of a grid's pictures."""
 
+    model_config = _example(taskId=_JOB, action="UPSCALE", index=2)
+
     taskId: Annotated[str, Field(max_length=128)]  # noqa: N815
     action: Annotated[str, Field(max_length=32, examples=["UPSCALE"])]
     index: Annotated[int, Field(ge=1, le=4)] | None = None
@@ -263,11 +303,15 @@ class MidjourneyChange(MidjourneyBody):
 class MidjourneySimpleChange(MidjourneyBody):
     """The same in one text."""
 
+    model_config = _example(content=f"{_JOB} U2")
+
     content: Annotated[str, Field(max_length=200, examples=["job_01k… U1"])]
 
 
 class MidjourneyAction(MidjourneyBody):
     """A button of a task."""
+
+    model_config = _example(taskId=_JOB, customId=f"MJ::JOB::upsample::2::{_JOB}")
 
     taskId: Annotated[str, Field(max_length=128)]  # noqa: N815
     customId: Annotated[str, Field(max_length=300)]  # noqa: N815
@@ -275,6 +319,8 @@ class MidjourneyAction(MidjourneyBody):
 
 class MidjourneyModal(MidjourneyBody):
     """The answer to a window, whose id code 21 gave."""
+
+    model_config = _example(taskId=f"{_JOB}-custom_zoom-5ea1f0c5", prompt="a red fox in snow --zoom 1.5")
 
     taskId: Annotated[str, Field(max_length=128)]  # noqa: N815
     prompt: Annotated[str, Field(max_length=6000)] | None = None
@@ -284,6 +330,10 @@ class MidjourneyModal(MidjourneyBody):
 class MidjourneyBlend(MidjourneyBody):
     """Two to five pictures as data URLs."""
 
+    model_config = _example(
+        base64Array=["https://example.com/fox.png", "https://example.com/snow.png"], dimensions="SQUARE"
+    )
+
     base64Array: list[str]  # noqa: N815
     dimensions: Annotated[str, Field(max_length=32, examples=["SQUARE"])] | None = None
     botType: Annotated[str, Field(max_length=32)] | None = None  # noqa: N815
@@ -291,6 +341,8 @@ class MidjourneyBlend(MidjourneyBody):
 
 class MidjourneyDescribe(MidjourneyBody):
     """A picture as a data URL, or its address."""
+
+    model_config = _example(link="https://example.com/fox.png")
 
     base64: str | None = None
     link: str | None = None
@@ -300,6 +352,8 @@ class MidjourneyDescribe(MidjourneyBody):
 class MidjourneyShorten(MidjourneyBody):
     """A prompt."""
 
+    model_config = _example(prompt="a very red and rather small fox that stands in deep white snow")
+
     prompt: Annotated[str, Field(max_length=6000)]
     botType: Annotated[str, Field(max_length=32)] | None = None  # noqa: N815
 
@@ -307,7 +361,7 @@ class MidjourneyShorten(MidjourneyBody):
 class MidjourneyIds(Body):
     """Tasks to show."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True) | _example(ids=[_JOB])
 
     ids: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=100)] | None = None
 
@@ -318,6 +372,8 @@ class MidjourneyIds(Body):
 class SignIn(Body):
     """An e-mail and its password."""
 
+    model_config = _example(email="fox@example.com", password="correct horse battery staple")
+
     email: Annotated[str, Field(min_length=1, max_length=320)]
     password: Annotated[str, Field(min_length=1, max_length=1024)]
 
@@ -325,12 +381,16 @@ class SignIn(Body):
 class NewToken(Body):
     """A token to create; `rate_limit`, e.g. `60/minute`, is of submits with it, beside your own."""
 
+    model_config = _example(name="laptop", rate_limit="60/minute")
+
     name: Name
     rate_limit: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$")] | None = None
 
 
 class NewUser(Body):
     """A user to create."""
+
+    model_config = _example(email="fox@example.com", name="Fox", password="correct horse battery staple")
 
     email: Email
     name: Annotated[str, Field(max_length=255)] = ""
@@ -341,6 +401,8 @@ class NewUser(Body):
 class UserChange(Body):
     """What to change about a user; what is absent stays."""
 
+    model_config = _example(name="Red Fox", weight=2)
+
     email: Email | None = None
     name: Name | None = None
     role: RoleName | None = None
@@ -350,6 +412,8 @@ class UserChange(Body):
 
 class NewGrant(Body):
     """Credits to add."""
+
+    model_config = _example(amount=1000, note="Invoice 7")
 
     amount: Annotated[int, Field(ge=1, le=MAX_AMOUNT)]
     note: Annotated[str, Field(max_length=1000)] | None = None
@@ -366,6 +430,10 @@ EventTypes = Annotated[
 class NewWebhookEndpoint(Body):
     """A webhook endpoint to create. Without `event_types` it is told everything."""
 
+    model_config = _example(
+        url="https://example.com/hook", name="my hook", event_types=["video.completed", "video.failed"]
+    )
+
     url: WebUrl
     name: Annotated[str, Field(max_length=255)] = ""
     event_types: EventTypes = []
@@ -373,6 +441,8 @@ class NewWebhookEndpoint(Body):
 
 class WebhookEndpointChange(Body):
     """What to change about a webhook endpoint; what is absent stays."""
+
+    model_config = _example(name="our hook", event_types=["video.completed"])
 
     url: WebUrl = ""
     name: Annotated[str, Field(max_length=255)] = ""
@@ -383,17 +453,23 @@ class WebhookEndpointChange(Body):
 class SecretRotation(Body):
     """Whether the present secret signs, too, for another day."""
 
+    model_config = _example(keep_old_secret_active_for_24_hours=True)
+
     keep_old_secret_active_for_24_hours: bool = False
 
 
 class WebhookTest(Body):
     """A sample to send."""
 
+    model_config = _example(event_type="video.completed")
+
     event_type: Annotated[EventType, Field(strict=False)]
 
 
 class WebhookReplay(Body):
     """What to send again: what happened `since` and was not taken; with `delivered` also what was."""
+
+    model_config = _example(since="2026-11-24T20:00:00Z")
 
     since: Annotated[AwareDatetime, Field(strict=False)]
     delivered: bool = False
@@ -429,6 +505,8 @@ class AccessControl(Body):
 class ToolChange(Body):
     """What to change about a tool; what is absent stays."""
 
+    model_config = _example(name="red fox", description="A fox of any kind")
+
     name: Name = ""
     description: Annotated[str, Field(max_length=10_000)] = ""
     model: Annotated[str, Field(max_length=128)] = ""
@@ -439,6 +517,10 @@ class ToolChange(Body):
 class NewTool(ToolChange):
     """A tool to create. Without `access_control` it is its owner's alone; `null` means everyone."""
 
+    model_config = _example(
+        name="fox", model="flux/pro-1.1", input={"prompt": "a red fox", "aspect_ratio": "16:9"}
+    )
+
     name: Name
     model: Annotated[str, Field(max_length=128)]
     access_control: AccessControl | None = AccessControl()
@@ -446,6 +528,8 @@ class NewTool(ToolChange):
 
 class ToolRun(JobOptions):
     """A run of a tool; what `input` holds wins over the tool's own input."""
+
+    model_config = _example(input={"prompt": "a red fox in snow"})
 
     input: dict[str, Any] = {}
     parent_id: Annotated[str, Field(max_length=64)] | None = None

@@ -23,41 +23,42 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 @endpoint(access=Access.ANYONE)
 def machine() -> Response:
     """The OpenAPI document of this API."""
-    return JsonResponse(_text())
+    return JsonResponse(_text(settings().public_url))
 
 
 @blueprint.get("/docs")
 @endpoint(access=Access.ANYONE)
 def human() -> Response:
     """This API as a page to read; it loads nothing from elsewhere."""
-    made = JsonResponse(_page(), mimetype="text/html")
+    made = JsonResponse(_page(settings().public_url), mimetype="text/html")
     made.headers["Content-Security-Policy"] = _POLICY
     return made
 
 
 @cache
-def _text() -> str:
-    return openapi.text(_app())
+def _text(base: str) -> str:
+    return openapi.text(_app(), base)
 
 
 @cache
-def _page() -> str:
+def _page(base: str) -> str:
     app = _app()
+    document = openapi.document(app, base)
     return render_template(
         "docs.html",
-        document=openapi.document(app),
-        groups=_groups(app),
-        base=settings().public_url,
+        document=document,
+        groups=_groups(app, document),
+        base=base,
         code=_code,
         kind=_kind,
         name_of=_name_of,
     )
 
 
-def _groups(app: Flask) -> dict[str, list[dict[str, Any]]]:
+def _groups(app: Flask, document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Operations by tag, as the application lists its topics, each with its path and method."""
     groups: dict[str, list[dict[str, Any]]] = {tag: [] for tag in app.blueprints}
-    for path, operations in openapi.document(app)["paths"].items():
+    for path, operations in document["paths"].items():
         for method, operation in operations.items():
             shown = {**operation, "path": path, "method": method.upper()}
             groups[operation["tags"][0]].append(shown)
