@@ -40,6 +40,7 @@ class Fuzzer:
             environment={**_SETTINGS, "ADMIN_API_TOKEN": admin_token},
         )
         self._platform.admin.token = admin_token
+        self.jobs_ended = 0
         self._over = threading.Event()
         self._hand = threading.Thread(target=self._end_jobs, name="hand")
 
@@ -67,6 +68,7 @@ class Fuzzer:
                 waiting = list(session.scalars(select(Job.id).where(Job.status.not_in(TERMINAL)).limit(100)))
             for number, job_id in enumerate(waiting):
                 (jobs.succeed if number % 2 else jobs.fail)(job_id)
+            self.jobs_ended += len(waiting)
             with transaction() as session:
                 told = update(WebhookDelivery).where(WebhookDelivery.status == Delivery.PENDING)
                 session.execute(told.values(status=Delivery.DELIVERED, response_status=204))

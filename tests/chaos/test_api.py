@@ -13,6 +13,7 @@ from tests.infrastructure.databases import Released
 from tests.infrastructure.valkey import Valkey
 
 SHORT_S, LONG_S = 12.0, 300.0
+JOBS = 5  # at least so many of the things that were asked for were done
 
 
 @pytest.fixture
@@ -25,11 +26,12 @@ def fuzzer(tmp_path: Path, released_url: str, released: Released, valkey_server:
 
 
 def test_every_answer_is_as_documented(fuzzer: Fuzzer) -> None:
-    assert not (report := fuzzer.run(SHORT_S, 1, "fuzzing", "stateful")), report
+    assert not (report := fuzzer.run(SHORT_S, 1, "examples", "fuzzing", "stateful")), report
+    assert fuzzer.jobs_ended > JOBS
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(LONG_S + 300)
 def test_every_answer_is_as_documented_for_minutes(fuzzer: Fuzzer) -> None:
     seed = random.SystemRandom().randrange(1_000_000)  # the report names it
-    assert not (report := fuzzer.run(LONG_S, seed, "coverage", "fuzzing", "stateful")), report
+    assert not (report := fuzzer.run(LONG_S, seed, "examples", "coverage", "fuzzing", "stateful")), report

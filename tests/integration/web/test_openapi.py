@@ -31,7 +31,7 @@ def test_every_route_is_declared(app: Flask, nobody: Api) -> None:
         (path, method.upper()) for path, operations in document()["paths"].items() for method in operations
     }
     routes = {
-        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method)
+        (re.sub(r"<(?:[^<>]+:)?(\w+)>", r"{\1}", rule.rule), method)
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
