@@ -19,6 +19,7 @@ SOME = [
     Point(Step.SUBMIT, Boundary.SENT, whole=True),
     Point(Step.POLL, Boundary.RECORDING),
     Point(Step.STORE, Boundary.PUT),
+    Point(Step.DELIVER, Boundary.ANSWERED, whole=True),
 ]
 
 
