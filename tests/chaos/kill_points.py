@@ -69,11 +69,6 @@ class Point:
         who = "worker" if self.whole else "child"
         return f"{self.step} {self.boundary} {who}{' running' * (self.run_s > 0)}{' cancel' * self.cancels}"
 
-    @property
-    def gathered(self) -> int:
-        """How many jobs come here: films have no thumbnail."""
-        return len(MODELS) - (self.boundary is Boundary.THUMBNAIL)
-
     def submits(self) -> int:
         """How often each provider has been asked in the end."""
         return 0 if self.boundary is Boundary.SENT else 1
@@ -202,7 +197,7 @@ class DoomedPlatform:
         }
 
     def _write_doom(self, point: Point) -> None:
-        Doom(point.step, point.boundary, point.gathered, point.whole, point.cancels, self._played).write(
+        Doom(point.step, point.boundary, len(MODELS), point.whole, point.cancels, self._played).write(
             self._doom
         )
 

@@ -43,9 +43,8 @@ def assert_stored(installation: Installation, job: dict[str, Any]) -> None:
         assert content == original
         assert artifact["sha256"] == hashlib.sha256(original).hexdigest()
         assert (artifact["bytes"], artifact["content_type"]) == (len(original), content_type)
-        if artifact["thumbnail_url"]:
-            assert artifact["thumbnail_url"].startswith(storage_url(installation))
-            assert fetch(artifact["thumbnail_url"])[0][:2] == b"\xff\xd8"
+        assert artifact["thumbnail_url"].startswith(storage_url(installation))
+        assert fetch(artifact["thumbnail_url"])[0][:2] == b"\xff\xd8"
 
 
 @pytest.mark.parametrize("model", MODELS)

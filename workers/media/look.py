@@ -13,6 +13,7 @@ from PIL import Image
 from common import media
 from common.media import Damaged, MediaInfo, Unusable
 from common.providers.base import Output
+from workers.media import first_frame
 from workers.media.download import StoredFile
 from workers.media.errors import SourceRefused, SourceTrouble
 
@@ -66,7 +67,9 @@ def cut(file: StoredFile, tile: int) -> StoredFile:
 
 
 def thumbnail(path: Path, info: MediaInfo) -> bytes | None:
-    """A JPEG of at most 512 pixels a side, or None: not a picture, too big to decode, or damaged."""
+    """A JPEG of at most 512 pixels a side, of a film its first frame; None: a sound, too big to decode, or damaged."""
+    if info.kind == "video":
+        return first_frame.of_film(path, info.content_type, THUMBNAIL_SIDE)
     pixels = (info.width or 0) * (info.height or 0)
     if info.kind != "image" or pixels > _DECODE_PIXELS or path.stat().st_size > _DECODE_BYTES:
         return None

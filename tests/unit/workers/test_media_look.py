@@ -13,7 +13,17 @@ import pytest
 from PIL import Image
 
 from common.providers.base import Output
-from workers.media import MediaInfo, SourceRefused, SourceTrouble, StoredFile, cut, inspect, thumbnail
+from tests.simulators.media import mp4
+from workers.media import (
+    MediaInfo,
+    SourceRefused,
+    SourceTrouble,
+    StoredFile,
+    cut,
+    first_frame,
+    inspect,
+    thumbnail,
+)
 
 IMAGE = Output(kind="image")
 VIDEO = Output(kind="video", width=1, height=2, duration_s=5.0)
@@ -289,6 +299,30 @@ def test_transparent_becomes_white(tmp_path: Path) -> None:
     small = thumbnail(tmp_path / "file", look(tmp_path, out.getvalue()))
     assert small is not None
     assert Image.open(io.BytesIO(small)).getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_of_a_film_it_is_the_first_frame(tmp_path: Path) -> None:
+    small = thumbnail(tmp_path / "file", look(tmp_path, mp4("a film"), VIDEO))
+    assert small is not None
+    with Image.open(io.BytesIO(small)) as image:
+        assert (image.format, image.size) == ("JPEG", (320, 180))
+        columns = image.convert("L").resize((8, 1)).tobytes()
+    assert max(columns) - min(columns) > 50  # it shows the clip's ramp of grey
+
+
+def test_a_film_that_takes_too_long_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = look(tmp_path, mp4("a film"), VIDEO)
+    monkeypatch.setattr(first_frame, "_WAIT_S", 0.001)
+    assert thumbnail(tmp_path / "file", info) is None
+
+
+def test_a_playlist_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "secret.mp4").write_bytes(mp4("secret"))
+    (tmp_path / "file").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n")
+    info = MediaInfo(
+        kind="video", content_type="video/mp4", extension="mp4", width=64, height=48, duration_s=1.0
+    )
+    assert thumbnail(tmp_path / "file", info) is None
 
 
 def test_no_thumbnail_is_no_error(tmp_path: Path) -> None:
