@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,12 +25,13 @@ from common.services import midjourney_tasks, webhook_endpoints
 from common.services.presentation import job_object
 from common.services.users import Actor
 from common.settings import settings
-from common.words import Delivery, EventType, Status, Step
+from common.words import TERMINAL, Delivery, EventType, Status, Step
 
 _GONE = 410  # the receiver says that nothing shall be sent here any more
 _SHORTEST_DELAY_S = 0.1
 _GRACE_S = 7200.0  # beyond the schedule's end, for receivers that were left alone meanwhile
 _GIVING_UP = 500  # deliveries at once
+PROGRESS = "task.progress"  # no event: what a notifyHook is told meanwhile
 _OF_VIDEOS = {
     Status.SUCCEEDED: EventType.VIDEO_COMPLETED, Status.FAILED: EventType.VIDEO_FAILED,
     Status.CANCELED: EventType.VIDEO_FAILED,
@@ -58,7 +59,7 @@ class Parcel:
     tries: int
     endpoint_id: str | None
     receiver: str
-    is_test: bool
+    is_tried_once: bool
     url: str
     headers: dict[str, str]
     body: bytes
@@ -76,6 +77,8 @@ def owe(session: Session, job: Ended) -> int:
     """Write one delivery per receiver of this job's end: its own URL, and the user's endpoints that listen.
 
     Returns how many."""
+    if job.dialect == midjourney_tasks.DIALECT and job.webhook_url:
+        _overtake(session, job.id)
     told = [EventType(f"job.{job.status}"), *_of_video(job)]
     endpoints = session.execute(
         select(WebhookEndpoint.id, WebhookEndpoint.url, WebhookEndpoint.event_types).where(
@@ -94,6 +97,47 @@ def owe(session: Session, job: Ended) -> int:
     return len(owed)
 
 
+def owe_progress(session: Session, job_ids: Collection[str]) -> int:
+    """Owe the notifyHooks of those of these jobs that have one what is known by now; how many there are.
+
+    A job has one such delivery, which tells the task as it is when it is sent: many changes may come as one. It is
+    tried once, as such servers do (fact sheet midjourney_proxy.md, section 8).
+    """
+    hooked = session.execute(
+        select(Job.id, Job.user_id, Job.webhook_url).where(
+            Job.id.in_(job_ids),
+            Job.dialect == midjourney_tasks.DIALECT,
+            Job.webhook_url.is_not(None),
+            Job.status.not_in(TERMINAL),
+        )
+    ).all()
+    if not hooked:
+        return 0
+    owed = session.scalars(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.job_id.in_([job.id for job in hooked]), WebhookDelivery.type == PROGRESS)
+        .values(_anew())
+        .returning(WebhookDelivery.job_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    session.add_all(
+        _delivery(job.user_id, PROGRESS, job.webhook_url, job_id=job.id)
+        for job in hooked
+        if job.id not in owed
+    )
+    return len(hooked)
+
+
+def _overtake(session: Session, job_id: str) -> None:
+    """Tell nobody of progress who is about to be told of the end."""
+    session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.job_id == job_id, WebhookDelivery.type == PROGRESS)
+        .where(WebhookDelivery.status == Delivery.PENDING)
+        .values(status=Delivery.FAILED, last_error="The task has ended.", lease_token=None)
+    )
+
+
 def _of_video(job: Ended) -> list[EventType]:
     """What clients of the OpenAI dialect listen for."""
     spec = MODELS.get(job.model)
@@ -101,7 +145,7 @@ def _of_video(job: Ended) -> list[EventType]:
 
 
 def _delivery(
-    user_id: str, kind: EventType, url: str, *, endpoint_id: str | None = None, job_id: str = "", data: Any = None
+    user_id: str, kind: str, url: str, *, endpoint_id: str | None = None, job_id: str = "", data: Any = None
 ) -> WebhookDelivery:  # fmt: skip
     if kind in _OF_VIDEOS.values() and job_id:
         data = {"id": job_id}
@@ -187,7 +231,7 @@ def _parcel(session: Session, delivery: WebhookDelivery) -> Parcel:
         tries=delivery.tries,
         endpoint_id=delivery.endpoint_id,
         receiver=delivery.receiver or "",
-        is_test=not delivery.job_id,
+        is_tried_once=not delivery.job_id or delivery.type == PROGRESS,
         url=delivery.url,
         headers={
             "Content-Type": "application/json",
@@ -246,14 +290,14 @@ def refused(
     tries = parcel.tries + 1
     schedule = settings().webhook_schedule_s
     told: dict[str, Any] = {"tries": tries, "last_error": error[:500], "response_status": status}
-    if tries >= len(schedule) or status == _GONE or parcel.is_test:
+    if tries >= len(schedule) or status == _GONE or parcel.is_tried_once:
         _close(session, parcel, status=Delivery.FAILED, **told)
     else:
         delay = max(schedule[tries] - schedule[tries - 1], _SHORTEST_DELAY_S) * random.uniform(1.0, 1.1)  # noqa: S311
         _close(session, parcel, due_at=clock.epoch() + max(delay, retry_after_s or 0.0), **told)
     if parcel.endpoint_id and status == _GONE:
         webhook_endpoints.gone(session, parcel.endpoint_id)
-    elif parcel.endpoint_id and not parcel.is_test:
+    elif parcel.endpoint_id and not parcel.is_tried_once:
         webhook_endpoints.refused(session, parcel.endpoint_id)
 
 
@@ -307,7 +351,7 @@ def next_due(session: Session) -> float | None:
 def get(session: Session, actor: Actor, delivery_id: str) -> WebhookDelivery:
     """One of the actor's own deliveries. Raises NotFound."""
     delivery = session.get(WebhookDelivery, delivery_id)
-    if delivery is None or delivery.user_id != actor.user_id:
+    if delivery is None or delivery.user_id != actor.user_id or delivery.type == PROGRESS:
         raise NotFound("There is no such webhook delivery.")
     return delivery
 
@@ -317,7 +361,9 @@ def page(
     job_id: str | None = None, status: Delivery | None = None,
 ) -> tuple[list[WebhookDelivery], bool]:  # fmt: skip
     """The actor's deliveries, newest first, from behind the one named `after`; and whether there are more."""
-    query = select(WebhookDelivery).where(WebhookDelivery.user_id == actor.user_id)
+    query = select(WebhookDelivery).where(
+        WebhookDelivery.user_id == actor.user_id, WebhookDelivery.type != PROGRESS
+    )
     if endpoint_id is not None:
         query = query.where(WebhookDelivery.endpoint_id == endpoint_id)
     if job_id is not None:
