@@ -166,7 +166,8 @@ def _price(spec: ModelSpec) -> str:
     price = spec.price
     each = f" for each `{price['times']}`" if "times" in price else ""
     if "table" not in price:
-        return f"Costs {price['credits']} credits{each}{_plus(price)}."
+        all_of_it = ", all of it" if each and "plus" in price else ""
+        return f"Costs {price['credits']} credits{_plus(price)}{all_of_it}{each}."
     by = " / ".join(f"`{name}`" for name in price["by"])
     table = ", ".join(f"{key} {credits}" for key, credits in price["table"].items())
     other = f"; otherwise {price['credits']}" if "credits" in price else ""

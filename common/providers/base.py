@@ -288,6 +288,9 @@ class Adapter(ABC):
     finds_by_callback: bool = (
         False  # whether a lost submit may reveal itself by calling back; some say it per account
     )
+    find_sends: ClassVar[
+        tuple[str, ...]
+    ] = ()  # fields of the input whose media find() may have to send again
 
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
@@ -313,7 +316,10 @@ class Adapter(ABC):
         """Look at up to `batch_size` generations; verdicts by provider_ref, a missing one counts as NoVerdict."""
 
     async def find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
-        """Look for a lost submit by its reference. NoVerdict(gone=True): asked properly, and it is not there (yet)."""
+        """Look for a lost submit by its reference. NoVerdict(gone=True): asked properly, and it is not there (yet).
+
+        `media` is there only where the input has one of `find_sends`, and only if it could be had.
+        """
         return NoVerdict(message="this provider cannot be asked by reference")
 
     async def cancel(self, http: Http, handle: Handle) -> bool | NoVerdict:
@@ -323,8 +329,11 @@ class Adapter(ABC):
         """
         return False
 
-    def adopt(self, callback: JsonObject) -> Accepted | None:
-        """What a callback to a lost attempt's own URL reveals; a hint that is polled, never believed."""
+    def adopt(self, callback: JsonObject, submission: Submission) -> Accepted | None:
+        """What a callback to a lost attempt's own URL reveals; a hint that is polled, never believed.
+
+        `submission` is what was asked for, without its media. None: nothing; who can is asked by reference instead.
+        """
         return None
 
 
@@ -336,8 +345,8 @@ class ModelSpec:
     """One entry of the catalogue: what a user may call, what it takes, what it costs, how long it runs.
 
     `price` is data so that an operator can change it: {"credits": 20}, optionally {"by": ["mode", "duration"],
-    "table": {"std/5": 50}} (values of those inputs joined by "/"), {"times": "n"} (multiplied by that input) and
-    {"plus": {"images": 15}} (so many more for each of its items).
+    "table": {"std/5": 50}} (values of those inputs joined by "/"), {"plus": {"images": 15}} (so many more for each of
+    its items) and {"times": "n"} (all of it multiplied by that input).
     `input_schema` is JSON Schema 2020-12 with `default`s; unknown fields are refused.
     """
 

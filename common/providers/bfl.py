@@ -127,7 +127,7 @@ class Bfl(RemoteAdapter):
             return NoVerdict(message="The answer is about another task.")
         return verdict
 
-    def adopt(self, callback: JsonObject) -> Accepted | None:
+    def adopt(self, callback: JsonObject, submission: Submission) -> Accepted | None:
         """The id in a webhook's body (section 6, unverified: the poll decides)."""
         found = ref(callback.get("id"))
         return Accepted(provider_ref=found) if found and "status" in callback else None

@@ -118,7 +118,7 @@ class Fal(RemoteAdapter):
         """Only OK means that it left the queue; a running one decides for itself (section 7)."""
         return 200 <= reply.status < 300 and reply.object().get("status") == "OK"
 
-    def adopt(self, callback: JsonObject) -> Accepted | None:
+    def adopt(self, callback: JsonObject, submission: Submission) -> Accepted | None:
         """The request_id in a webhook's body (section 9); its URLs are the usual ones."""
         found = ref(callback.get("request_id"))
         return Accepted(provider_ref=found) if found and _REQUEST_ID.fullmatch(found) else None

@@ -157,13 +157,23 @@ def media_fields(schema: JsonObject) -> dict[str, str]:
 
 
 def named_media(schema: JsonObject, given: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Every medium that a checked input names: its field (`images.0`), its kind, and the value that names it."""
-    for name, kind in media_fields(schema).items():
-        value = given.get(name)
-        if isinstance(value, list):
-            yield from ((f"{name}.{number}", kind, one) for number, one in enumerate(value))
-        elif value is not None:
-            yield name, kind, value
+    """Every medium that a checked input names: its field (`images.0`, `dynamic_masks.0.mask`), its kind, and the value
+    that names it."""
+    for name, its in schema.get("properties", {}).items():
+        if given.get(name) is not None:
+            yield from _named(name, its, given[name])
+
+
+def _named(field: str, its: JsonObject, value: Any) -> Iterator[tuple[str, str, str]]:
+    if MEDIUM in its:
+        yield field, its[MEDIUM], value
+    elif isinstance(value, list) and "items" in its:
+        for number, one in enumerate(value):
+            yield from _named(f"{field}.{number}", its["items"], one)
+    elif isinstance(value, dict) and "properties" in its:
+        for name, of_part in its["properties"].items():
+            if name in value:
+                yield from _named(f"{field}.{name}", of_part, value[name])
 
 
 def upload_ids(schema: JsonObject, given: Mapping[str, Any]) -> list[str]:
@@ -194,6 +204,11 @@ def without(*fields: str) -> JsonObject:
     """These fields must not be given. (`false` would say the same, but then an error names no field.)"""
     never = {"not": {"description": "allowed in this combination"}}
     return {"properties": dict.fromkeys(fields, never)}
+
+
+def with_(field: str, other: str, value: Any) -> JsonObject:
+    """This field may be given only where the other one is given and has this value."""
+    return {"if": {"required": [field]}, "then": {**limits(**{other: {"const": value}}), "required": [other]}}
 
 
 def together(*fields: str) -> JsonObject:

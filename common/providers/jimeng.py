@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from common import clock
 from common.providers.base import (
@@ -31,8 +32,8 @@ from common.providers.base import (
     Trouble,
     Unknown,
 )
-from common.providers.jimeng_models import FILMS, GROUP, MODELS
-from common.providers.jimeng_requests import DEFAULT_KEYS, request_of
+from common.providers.jimeng_models import FILMS, GROUP, MODELS, V40
+from common.providers.jimeng_requests import DEFAULT_KEYS, calls_back, request_of
 from common.providers.jimeng_signing import sign
 from common.providers.reading import integer, items, obj, ref, retry_after_s, text, web_url
 from common.providers.remote import RemoteAdapter, one_by_one, said, undocumented
@@ -43,7 +44,7 @@ _IMAGE_LIVES_S, _VIDEO_LIVES_S = 86_400.0, 3600.0  # section A4
 
 
 class Jimeng(RemoteAdapter):
-    """One Volcengine account. A lost submit cannot be found again: there is no id of ours and no list (A8)."""
+    """One Volcengine account. A lost submit cannot be asked for: there is no id of ours and no list (section A8)."""
 
     name = "jimeng"
     provider = "jimeng"
@@ -51,6 +52,7 @@ class Jimeng(RemoteAdapter):
     models = tuple(spec.id for spec in MODELS)
     official_url = "https://visual.volcengineapi.com"
     max_concurrency = 2
+    finds_by_callback = True  # of images 4.x, the only ones that call back (section A7)
 
     def __init__(self, credentials: Credentials, now: Callable[[], float] = clock.epoch) -> None:
         super().__init__(credentials)
@@ -83,6 +85,15 @@ class Jimeng(RemoteAdapter):
             "req_json": json.dumps({"return_url": True}, separators=(",", ":")),
         }
         return _seen(await self._send(http, "CVSync2AsyncGetResult", body), handle)
+
+    def adopt(self, callback: JsonObject, submission: Submission) -> Accepted | None:
+        """The task_id in a callback's body (section A7); it says no req_key, so that is the submission's."""
+        found = ref(callback.get("task_id"))
+        if found is None or "code" not in callback or not calls_back(submission):
+            return None
+        return Accepted(
+            provider_ref=found, memo=_memo(submission.input.get("req_key", V40), submission.input)
+        )
 
     async def _send(self, http: Http, action: str, body: JsonObject) -> Reply:
         """Action and Version must be in the query (section A1); exactly the signed bytes are sent."""
@@ -126,6 +137,11 @@ _GATEWAY_CREDENTIALS = (100009, 100010, 100013)
 _GATEWAY_FINAL = (100002, 100007)
 
 
+def _memo(req_key: str, wanted: Mapping[str, Any]) -> JsonObject:
+    """What looking needs (section A4), and how many pictures credits are held for where it may be several."""
+    return {"req_key": req_key, **({"most": GROUP} if wanted.get("force_single") is False else {})}
+
+
 def _submitted(reply: Reply, body: JsonObject) -> SubmitVerdict:
     """Whatever the code, if it is not 10000 there is no task and nothing runs (section A3)."""
     code, message = _code(reply), _words(reply)
@@ -135,8 +151,7 @@ def _submitted(reply: Reply, body: JsonObject) -> SubmitVerdict:
         task_id = ref(obj(reply.object().get("data")).get("task_id"))
         if task_id is None or not 200 <= reply.status < 300:
             return Unknown(message=said(reply))
-        group = {"most": GROUP} if body.get("force_single") is False else {}
-        return Accepted(provider_ref=task_id, memo={"req_key": body["req_key"], **group})
+        return Accepted(provider_ref=task_id, memo=_memo(body["req_key"], body))
     if code in _MODERATED:
         return Rejected(code=ErrorCode.CONTENT_MODERATED, message=message)
     if code in _LIMITS:

@@ -162,7 +162,8 @@ MODELS = (
 )
 
 QUIRKS = (
-    "A submit whose answer is lost cannot be found again: such a job fails as `submit_unknown`, with a release.",
+    "A submit whose answer is lost cannot be asked for: pictures of 4.0 and 4.6 are taken over when they call back "
+    "within `RECONCILE_WINDOW_S`, all else fails as `submit_unknown`, with a release.",
     "An account has one or two generations at a time, more only by agreement with Volcengine.",
     "A film's address dies after an hour, a picture's after a day, the task after twelve hours.",
     "With `force_single` off, 4.x may make several pictures of one prompt, and Volcengine charges each: credits are "

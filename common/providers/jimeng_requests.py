@@ -48,6 +48,11 @@ def request_of(submission: Submission) -> JsonObject:
     return _BODIES[submission.model](submission)
 
 
+def calls_back(submission: Submission) -> bool:
+    """Whether it is made by a product with a documented callback (section A7)."""
+    return submission.model == TEXT_TO_IMAGE and submission.input.get("req_key", V40) in V4X
+
+
 def _text_to_image(submission: Submission) -> JsonObject:
     wanted = submission.input
     req_key = wanted.get("req_key", V40)
@@ -60,7 +65,7 @@ def _text_to_image(submission: Submission) -> JsonObject:
     }
     if req_key == V46 and body.get("scale") is not None:
         body["scale"] = max(1, round(100 * body["scale"]))  # 1 to 100 there, 0 to 1 in all others
-    if req_key in V4X and submission.callback_url:  # those with a documented callback (section A7)
+    if calls_back(submission) and submission.callback_url:
         body |= {"callback_url": submission.callback_url, "return_url": True}
     return body
 

@@ -76,7 +76,8 @@ QUIRKS = (
     "A film can be extended or lip-synced for 30 days, and only by the account that made it.",
     "A legacy task is asked about below the path where it was created.",
     "What is deducted is told in units or, by the new API, in units or money; it is recorded as it comes.",
-    "The masks of `dynamic_masks` are taken as https URLs only.",
+    "With `shot_type` customize the shots of `multi_prompt` take the place of the prompt, and must together last "
+    "`duration_s`. What stands in `shot_type`, `multi_prompt` and `voice_list` follows third-party publications.",
     "The inputs of extend, lip-sync, effects, image-expand, the models of several images and virtual-try-on follow "
     "third-party publications of the legacy API; they are unverified.",
     "Newer accounts may be offered lip-sync only at the path advanced-lip-sync, which needs a face recognition first.",
@@ -136,9 +137,8 @@ class Kling(RemoteAdapter):
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         if not is_new(submission):
             path, body = PATHS[submission.model], legacy_body(submission)
-            if body is None:
-                message = "Kling told no id of the parent's video; it cannot be continued."
-                return Rejected(code=ErrorCode.INVALID_INPUT, message=message, asked=False)
+            if isinstance(body, Rejected):
+                return body
             return _submitted(await self._send(http, "POST", path, body), path)
         if not self.credentials.secrets.get("api_key"):
             message = f"{submission.input['model_name']} needs an API key; this account has AK/SK only."

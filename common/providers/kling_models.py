@@ -1,7 +1,8 @@
 """Kling's catalogue: what its models take and cost, and where each is made and asked about.
 
 Facts: fact sheet kling.md, sections named below. Fields of the paths that the sheet only names (extend, lip-sync,
-effects, expand, several pictures, try-on) follow what users of the official legacy API publish: unverified.
+effects, expand, several pictures, try-on), and what stands in the fields of several shots and of voices, follow what
+users of the official legacy API publish: unverified.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from common.providers.inputs import (
     switch,
     when,
     whole,
+    with_,
     without,
     words,
 )
@@ -105,7 +107,7 @@ _POINT: JsonObject = {
 _DYNAMIC_MASKS: JsonObject = {
     "type": "array",
     "title": "What moves, and where to",
-    "description": "Up to six areas, each the https URL of a mask and 2 to 77 points; 0,0 is the lower left.",
+    "description": "Up to six areas, each a mask (given like the picture) and 2 to 77 points; 0,0 is the lower left.",
     "examples": [
         [{"mask": "https://example.com/mask.png", "trajectories": [{"x": 100, "y": 80}, {"x": 300, "y": 90}]}]
     ],
@@ -114,10 +116,43 @@ _DYNAMIC_MASKS: JsonObject = {
     "items": {
         "type": "object",
         "properties": {
-            "mask": {"type": "string", "maxLength": 8192, "pattern": r"^https://\S+$"},
+            "mask": picture("Mask", "What moves, in the shape of the picture."),
             "trajectories": {"type": "array", "minItems": 2, "maxItems": 77, "items": _POINT},
         },
         "required": ["mask", "trajectories"],
+        "additionalProperties": False,
+    },
+}
+_SHOTS: JsonObject = {
+    "type": "array",
+    "title": "The shots",
+    "description": "One to six, in their order; together they last `duration_s`. With shot_type customize.",
+    "examples": [
+        [{"prompt": "a fox wakes up", "duration_s": 2}, {"prompt": "it runs into the wood", "duration_s": 3}]
+    ],
+    "minItems": 1,
+    "maxItems": 6,
+    "items": {
+        "type": "object",
+        "properties": {
+            "prompt": {"type": "string", "minLength": 1, "maxLength": 512, "pattern": r"\S"},
+            "duration_s": {"type": "integer", "minimum": 1, "maximum": 15},
+        },
+        "required": ["prompt", "duration_s"],
+        "additionalProperties": False,
+    },
+}
+_VOICES: JsonObject = {
+    "type": "array",
+    "title": "Voices",
+    "description": "kling-v3 with sound: up to two of Kling's voices, in the prompt <<<voice_1>>> and <<<voice_2>>>.",
+    "examples": [[{"voice_id": "829826751244537879"}]],
+    "minItems": 1,
+    "maxItems": 2,
+    "items": {
+        "type": "object",
+        "properties": {"voice_id": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": r"\S"}},
+        "required": ["voice_id"],
         "additionalProperties": False,
     },
 }
@@ -143,7 +178,13 @@ def _film(versions: tuple[str, ...]) -> JsonObject:
         "duration_s": choice("Duration", "Seconds: 5 or 10; v3 and 3.0 3 to 15.", range(3, 16), 5),
         "cfg_scale": _CFG,
         "sound": choice("Sound", "From 2.6 on; off if absent.", ("on", "off")),
-        "multi_shot": switch("Several shots", "kling-3.0 only; the provider's default is yes."),
+        "multi_shot": switch("Several shots", "kling-3.0, which makes several if absent, and kling-v3."),
+        "shot_type": choice(
+            "Who cuts",
+            "kling-v3 with multi_shot: you, by multi_prompt in place of the prompt, or Kling, by the prompt.",
+            ("customize", "intelligence"),
+        ),
+        "multi_prompt": _SHOTS,
         "camera_control": _CAMERA,
         "watermark_info": _WATERMARK,
     }
@@ -155,7 +196,12 @@ _FILM_RULES = (
     when("model_name", _WITHOUT_CFG, without("cfg_scale")),
     when("model_name", _SOUND, {}, without("sound")),
     when("model_name", NEW, without("negative_prompt", "camera_control")),
-    when("model_name", ["kling-3.0"], {}, without("multi_shot")),
+    when("model_name", ["kling-3.0", "kling-v3"], {}, without("multi_shot")),
+    when("model_name", ["kling-3.0"], without("shot_type")),
+    when("model_name", ["kling-v3"], when("multi_shot", [True], {"required": ["shot_type"]})),
+    with_("shot_type", "multi_shot", True),
+    with_("multi_prompt", "shot_type", "customize"),
+    when("shot_type", ["customize"], {"required": ["multi_prompt"]}),
     # Section 5.1: on 2.6 native audio needs 1080p.
     when(
         "model_name",
@@ -164,6 +210,11 @@ _FILM_RULES = (
     ),
 )
 _PICTURE_RULES = (
+    # Section 4.3: at least one of both; section 5.1: there never the last without the first.
+    {"if": {"not": {"required": ["tail_image"]}}, "then": {"required": ["image"]}},
+    when("model_name", NEW, {"required": ["image"]}),
+    with_("voice_list", "sound", "on"),
+    when("model_name", ["kling-v2-6", *NEW], without("voice_list")),
     # Section 4.3: the last picture, masks and the camera exclude each other.
     either("tail_image", "mask", "dynamic_masks", "camera_control"),
     either("mask", "camera_control"),
@@ -246,15 +297,18 @@ MODELS = (
             "Kling Image to Video",
             {
                 "image": picture(
-                    "First picture", "jpg or png, at most 10 MB, each side at least 300 pixels."
+                    "First picture",
+                    "jpg or png, at most 10 MB, each side at least 300 pixels. It or the last one must be given; the "
+                    "new API needs it.",
                 ),
                 "tail_image": picture("Last picture", "How the video ends; not with masks or the camera."),
                 "mask": picture("What stays", "A mask of what does not move, in the shape of the picture."),
                 "dynamic_masks": _DYNAMIC_MASKS,
                 "prompt": _PROMPT,
                 **_film((*_LEGACY, *_NEW_OF_PICTURES)),
+                "voice_list": _VOICES,
             },
-            required=("image",),
+            required=(),
             rules=(*_FILM_RULES, *_PICTURE_RULES),
         ),
         _prices(("std", "pro", "4k"), _EVERY_LENGTH),
@@ -379,8 +433,7 @@ MODELS = (
             },
             rules=_IMAGE_RULES,
         ),
-        # Twice as much with a reference (section 9).
-        {"by": ["image_reference"], "table": {"subject": 20, "face": 20}, "credits": 10, "times": "n"},
+        {"credits": 10, "plus": {"image": 10}, "times": "n"},  # twice as much from a picture (section 9)
         slots="n",
     ),
     _image(

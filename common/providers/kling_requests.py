@@ -1,14 +1,15 @@
 """What is sent to Kling to create a task, by both of its APIs. Facts: fact sheet kling.md, sections 4 and 5.1.
 
-Bodies of the paths that the sheet only names follow what users of the official legacy API publish: unverified.
+Bodies of the paths that the sheet only names, and of several shots, follow what users of the official legacy API
+publish: unverified.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from common.providers.base import JsonObject, Media, Submission
+from common.providers.base import JsonObject, Media, Rejected, Submission
 from common.providers.kling_models import (
     EFFECTS,
     EXTEND,
@@ -21,6 +22,7 @@ from common.providers.kling_models import (
     TRY_ON,
 )
 from common.providers.reading import given, ref
+from common.words import ErrorCode
 
 _PICTURES = {  # fields that name one picture, and Kling's names for them
     "image": "image",
@@ -42,11 +44,25 @@ def is_new(submission: Submission) -> bool:
 # ---------------------------------------------------------------- legacy
 
 
-def legacy_body(submission: Submission) -> JsonObject | None:
-    """The body for the legacy API. None: the parent's video is needed, and its id is not known."""
+def legacy_body(submission: Submission) -> JsonObject | Rejected:
+    """The body for the legacy API; or why there is none."""
+    if not _shots_fill_the_film(submission):
+        return _refused("The shots of multi_prompt must together last as long as duration_s says.")
     body = _shaped(submission, _plain(submission))
+    if body is None:
+        return _refused("Kling told no id of the parent's video; it cannot be continued.")
     hooks = {"callback_url": submission.callback_url, "external_task_id": submission.reference}
-    return None if body is None else {**body, **given(hooks)}
+    return {**body, **given(hooks)}
+
+
+def _refused(message: str) -> Rejected:
+    return Rejected(code=ErrorCode.INVALID_INPUT, message=message, asked=False)
+
+
+def _shots_fill_the_film(submission: Submission) -> bool:
+    """No schema can say this. What is paid for is `duration_s`, so no shot may go beyond it."""
+    shots = submission.input.get("multi_prompt")
+    return shots is None or sum(shot["duration_s"] for shot in shots) == submission.input.get("duration_s")
 
 
 def _plain(submission: Submission) -> JsonObject:
@@ -60,7 +76,18 @@ def _plain(submission: Submission) -> JsonObject:
         if ours in body:
             del body[ours]
             body[theirs] = _picture(submission.medium(ours))
+    if "dynamic_masks" in body:
+        body["dynamic_masks"] = [
+            {**area, "mask": _picture(submission.media[area["mask"]])} for area in body["dynamic_masks"]
+        ]
+    if "multi_prompt" in body:
+        body["multi_prompt"] = list(_shots(body["multi_prompt"]))
     return body
+
+
+def _shots(wanted: Sequence[Mapping[str, Any]]) -> Iterator[JsonObject]:
+    for index, shot in enumerate(wanted, 1):
+        yield {"index": index, "prompt": shot["prompt"], "duration": str(int(shot["duration_s"]))}
 
 
 def _shaped(submission: Submission, body: JsonObject) -> JsonObject | None:

@@ -20,24 +20,29 @@ from common.providers.base import (
     Http,
     JsonObject,
     NotAccepted,
+    NotSent,
     NoVerdict,
     PollVerdict,
     Rejected,
     Reply,
     Submission,
     SubmitVerdict,
+    Succeeded,
     Trouble,
     Unanswered,
     Unknown,
 )
 from common.providers.midjourney_models import ACTION, IN_WORDS, MODELS
-from common.providers.midjourney_requests import PREPARED, echo
-from common.providers.midjourney_results import seen
+from common.providers.midjourney_requests import PREPARED, echo, window_prompt
+from common.providers.midjourney_results import has_untold_seed, seed_in, seen
 from common.providers.reading import integer, items, obj, ref, retry_after_s, text
-from common.providers.remote import RemoteAdapter, no_verdict, said, undocumented
+from common.providers.remote import RemoteAdapter, no_verdict, one_by_one, said, undocumented
 from common.words import ErrorCode
 
 V = TypeVar("V", SubmitVerdict, Accepted)
+_SEED_S = (
+    10.0  # TA lets one wait for Discord's answer up to a minute (section 2), and the picture waits with it
+)
 
 
 class Midjourney(RemoteAdapter):
@@ -50,6 +55,7 @@ class Midjourney(RemoteAdapter):
     max_concurrency = 3  # both families draw three at a time per Discord account (section 9)
     batch_size = 100
     can_find = True
+    find_sends = ("mask",)  # a found window is answered with it
     fetches_addresses = False  # base64Array takes data URLs only (section 3)
     finds_by_callback = True  # notifyHook brings the whole task, also one that /task/list has forgotten
 
@@ -91,18 +97,20 @@ class Midjourney(RemoteAdapter):
     async def _confirm(
         self, http: Http, submission: Submission, provider_ref: str, prompt: str
     ) -> SubmitVerdict:
-        """Answer the window of code 21: the task exists, but draws only after /submit/modal (section 4, TA)."""
-        wanted = submission.input.get("prompt") or prompt
-        mask = submission.medium("mask") if submission.media else None
-        body = {"taskId": provider_ref, "prompt": wanted, **echo(submission)}
+        """Answer the window of code 21: the task exists, but draws only after /submit/modal (section 4, TA).
+
+        Where no answer says that it was taken the submit is unknown, and find() looks whether the window is still
+        open. Polls never answer it: TA shows a task as MODAL also while it waits in the queue after /submit/modal,
+        and would queue it once more (v11.10.3: `SubmitModal`, `RedisQueueUpdateProgress`).
+        """
+        body = {"taskId": provider_ref, "prompt": window_prompt(submission, prompt), **echo(submission)}
+        mask = submission.medium("mask")
         if mask is not None:
             body["maskBase64"] = mask.data_url
-        try:
-            reply = await self._send(http, "POST", "/submit/modal", body)
-        except Unanswered:
-            return Accepted(provider_ref=provider_ref)  # polling will tell
-        verdict = _submitted(reply, follows_up=True)
-        return Accepted(provider_ref=provider_ref) if isinstance(verdict, (Accepted, Unknown)) else verdict
+        reply = await self._send(http, "POST", "/submit/modal", body)
+        if _ok(reply) and integer(reply.object().get("code")) in _TAKEN:
+            return Accepted(provider_ref=provider_ref)
+        return _submitted(reply, follows_up=True)
 
     async def _poll(self, http: Http, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
         refs = [handle.provider_ref for handle in handles]
@@ -113,7 +121,7 @@ class Midjourney(RemoteAdapter):
         by_ref = {ref(obj(task).get("id")): obj(task) for task in tasks}
         # Unknown ids are silently left out (section 3); a restart of NZ loses them all (section 5).
         gone = NoVerdict(message="the server does not know this task", gone=True)
-        return {
+        verdicts = {
             handle.provider_ref: seen(
                 by_ref[handle.provider_ref],
                 in_words=handle.model in IN_WORDS,
@@ -123,6 +131,39 @@ class Midjourney(RemoteAdapter):
             else gone
             for handle in handles
         }
+        return verdicts | await self._seeds(http, handles, by_ref, verdicts)
+
+    async def _seeds(
+        self,
+        http: Http,
+        handles: Sequence[Handle],
+        tasks: Mapping[str | None, JsonObject],
+        verdicts: Mapping[str, PollVerdict],
+    ) -> dict[str, PollVerdict]:
+        """The verdicts on finished pictures that did not say their seed, with the seed if the server tells it."""
+        lacking = {
+            known: verdict
+            for known, verdict in verdicts.items()
+            if isinstance(verdict, Succeeded) and has_untold_seed(tasks[known], verdict)
+        }
+        if not lacking:
+            return {}
+
+        async def with_seed(handle: Handle) -> PollVerdict:
+            verdict = lacking[handle.provider_ref]
+            return replace(verdict, output=seed_in(await self._seed(http, handle.provider_ref)))
+
+        return await one_by_one([handle for handle in handles if handle.provider_ref in lacking], with_seed)
+
+    async def _seed(self, http: Http, provider_ref: str) -> object:
+        """Ask for a picture's seed, once (section 2, TA). Whatever comes of it, the picture is there."""
+        path = f"/task/{quote(provider_ref, safe='')}/image-seed"
+        try:
+            reply = await self._send(http, "GET", path, timeout_s=_SEED_S)
+        except (NotSent, Unanswered):
+            return None
+        told = reply.object()
+        return told.get("result") if _ok(reply) and integer(told.get("code")) == 1 else None
 
     async def _find(self, http: Http, submission: Submission) -> Accepted | NoVerdict:
         """Match `state` in the listing (TA: the latest 100) and in the queue (NZ only; section 9)."""
@@ -135,13 +176,18 @@ class Midjourney(RemoteAdapter):
         asked = listed.status == 200 and isinstance(listed.json(), list)
         return NoVerdict(message="no task has this reference", gone=True) if asked else no_verdict(listed)
 
-    async def _adopted(self, http: Http, submission: Submission, task: JsonObject) -> Accepted:
-        """A found task. Its window may be open still: who lost the submit's answer never saw that it asks."""
+    async def _adopted(self, http: Http, submission: Submission, task: JsonObject) -> Accepted | NoVerdict:
+        """A found task. While its window is open nothing is drawn: it is adopted once that has been answered."""
         provider_ref = str(ref(task.get("id")))
-        if task.get("status") == "MODAL":
-            proposed = text(obj(task.get("properties")).get("finalPrompt")) or text(task.get("prompt"))
-            await self._confirm(http, submission, provider_ref, proposed)
-        return _remembering(submission, Accepted(provider_ref=provider_ref))
+        if task.get("status") != "MODAL":
+            return _remembering(submission, Accepted(provider_ref=provider_ref))
+        if submission.input.get("mask") and not submission.media:
+            return NoVerdict(message="its window is open, and the mask for it cannot be had now")
+        proposed = text(obj(task.get("properties")).get("finalPrompt")) or text(task.get("prompt"))
+        verdict = await self._confirm(http, submission, provider_ref, proposed)
+        if isinstance(verdict, Accepted):
+            return _remembering(submission, verdict)
+        return NoVerdict(message=f"its window is open: {verdict.message}")
 
     async def _cancel(self, http: Http, handle: Handle) -> Reply:
         return await self._send(http, "POST", f"/task/{quote(handle.provider_ref, safe='')}/cancel")
@@ -152,19 +198,24 @@ class Midjourney(RemoteAdapter):
             return False
         return not reply.body.strip() or integer(reply.object().get("code")) == 1
 
-    def adopt(self, callback: JsonObject) -> Accepted | None:
-        """The id in the task object that notifyHook sends (section 8)."""
+    def adopt(self, callback: JsonObject, submission: Submission) -> Accepted | None:
+        """The id in the task object that notifyHook sends (section 8). An open window is left to find()."""
         found = ref(callback.get("id"))
-        return Accepted(provider_ref=found) if found and "status" in callback else None
+        if not found or callback.get("status") in (None, "MODAL"):
+            return None
+        return _remembering(submission, Accepted(provider_ref=found))
 
-    async def _send(self, http: Http, method: str, path: str, body: JsonObject | None = None) -> Reply:
+    async def _send(
+        self, http: Http, method: str, path: str, body: JsonObject | None = None, timeout_s: float = 30.0
+    ) -> Reply:
         secret = self.credentials.secrets.get("api_secret")
         headers = {"mj-api-secret": secret} if secret else {}
-        return await http.send(method, self._root + path, headers=headers, json=body)
+        return await http.send(method, self._root + path, headers=headers, json=body, timeout_s=timeout_s)
 
 
 # ---------------------------------------------------------------- submit
 
+_TAKEN = (1, 21, 22)
 _QUOTA_BUSY = ("并发数已达上限", "队列数已达上限", "队列已满")
 _QUOTA_SPENT = ("绘图次数", "额度", "余额")
 _NO_ACCOUNT = ("账号", "账户", "account")
@@ -199,7 +250,7 @@ def _submitted(reply: Reply, *, follows_up: bool) -> SubmitVerdict:
         return NotAccepted(trouble=Trouble.BUSY, message=said(reply), retry_after_s=retry_after_s(reply))
     if reply.status >= 500 or reply.status in (401, 403, 429) or code is None:
         return undocumented(reply, description)
-    if code in (1, 21, 22):
+    if code in _TAKEN:
         found = ref(body.get("result"))
         return Accepted(provider_ref=found) if found and _ok(reply) else Unknown(message=said(reply))
     return _refused(code, f"{description or said(reply)} (code {code})", body, follows_up=follows_up)

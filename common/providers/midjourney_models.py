@@ -71,7 +71,8 @@ MODELS = (
                 },
                 "prompt": words(
                     "Prompt",
-                    "For actions that ask for one (custom zoom, remix); otherwise the parent's stays.",
+                    "For actions that ask for one (custom zoom, remix); otherwise the parent's stays. "
+                    "Speed flags are taken out.",
                     longest=6000,
                 ),
                 "split": _SPLIT,
@@ -148,9 +149,11 @@ QUIRKS = (
     "know imagine, change, blend and describe; buttons, vary_region and shorten need one of the trueai family (TA).",
     "A server that keeps its tasks in memory forgets them when it restarts; their jobs fail with a release.",
     "A cancel is confirmed by TA with an admin's secret only, and Discord may go on drawing.",
-    "Speed flags inside a prompt give way to `mode`, which sets the price.",
+    "Speed flags inside a prompt give way to `mode`, which sets the price; an action, which has one price, runs at the "
+    "server's own speed.",
     "A grid is one picture of four, unless `split` asks for four: where the server has them apart, those are taken, "
     "else the grid is cut.",
-    "A seed is told by TA's servers only; it stands in the job's `output`.",
+    "A seed is told by TA's servers only; it stands in the job's `output`. A picture that comes without is asked about "
+    "once, for at most ten seconds.",
     "Pictures always go to the server as bytes: addresses are fetched by the worker first.",
 )

@@ -57,9 +57,9 @@ def prompt_of(wanted: Mapping[str, Any]) -> str:
 
     Speed flags of the user's own are taken out: `mode` sets the price, so it alone sets the speed.
     """
-    parts = [_SPEED.sub("", str(wanted["prompt"])).strip()]
+    parts = [_without_speed(str(wanted["prompt"]))]
     if wanted.get("negative_prompt"):
-        parts.append(f"--no {_SPEED.sub('', wanted['negative_prompt']).strip()}")
+        parts.append(f"--no {_without_speed(wanted['negative_prompt'])}")
     if wanted.get("aspect_ratio"):
         parts.append(f"--ar {wanted['aspect_ratio'].strip()}")
     if wanted.get("seed") is not None:
@@ -67,6 +67,18 @@ def prompt_of(wanted: Mapping[str, Any]) -> str:
     if wanted.get("mode"):
         parts.append(f"--{wanted['mode']}")
     return " ".join(parts)
+
+
+def window_prompt(submission: Submission, proposed: str) -> str:
+    """What is written into an action's window: the user's prompt, else the one it proposes.
+
+    Without speed flags, also the parent's: an action has one price, so the server's own speed applies.
+    """
+    return _without_speed(str(submission.input.get("prompt") or "")) or _without_speed(proposed)
+
+
+def _without_speed(prompt: str) -> str:
+    return _SPEED.sub("", prompt).strip()
 
 
 def _action(submission: Submission) -> tuple[str, JsonObject] | Rejected:

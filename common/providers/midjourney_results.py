@@ -58,10 +58,19 @@ def _succeeded(task: JsonObject, *, split: bool) -> PollVerdict:
     outputs = tuple(_videos(task)) or tuple(_four(task) if split and is_grid else _image(task))
     if not outputs:
         return NoVerdict(message="the task is finished but names no result")
-    seed = text(task.get("seed"), 20)  # TA only (section 5)
-    return Succeeded(
-        outputs=outputs, actions=actions, output={"seed": int(seed)} if seed.isdecimal() else None
-    )
+    return Succeeded(outputs=outputs, actions=actions, output=seed_in(task.get("seed")))
+
+
+def seed_in(told: object) -> JsonObject | None:
+    """A seed as a job's output has it (section 5, TA); None where none is told."""
+    seed = text(told, 20)
+    return {"seed": int(seed)} if seed.isascii() and seed.isdecimal() else None
+
+
+def has_untold_seed(task: JsonObject, verdict: Succeeded) -> bool:
+    """Whether the server may be asked for the seed (section 2): a picture by TA, whose mark are its buttons."""
+    drawn = bool(verdict.outputs) and all(output.kind == "image" for output in verdict.outputs)
+    return drawn and verdict.output is None and bool(items(task.get("buttons")))
 
 
 def _four(task: JsonObject) -> Iterator[Output]:

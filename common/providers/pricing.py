@@ -15,8 +15,8 @@ def price_of(price: JsonObject, input: Mapping[str, Any]) -> tuple[int, list[dic
     """The credits for an input with its defaults filled in, and the lines `{"label", "credits"}` they consist of.
 
     `price` is as `ModelSpec` describes it: `credits` alone, or a `table` with the values of the inputs in `by`
-    joined by "/" as keys (`credits` then serves values that the table lacks), multiplied by the input in `times`;
-    `plus` adds so much for each item that the named inputs hold.
+    joined by "/" as keys (`credits` then serves values that the table lacks); `plus` adds so much for each item that
+    the named inputs hold; all of it is multiplied by the input in `times`.
     Raises ValueError for bad price data and for an input that has no price.
     """
     check(price)
@@ -24,14 +24,14 @@ def price_of(price: JsonObject, input: Mapping[str, Any]) -> tuple[int, list[dic
     count = _count(price, input)
     if count != 1:
         label = f"{label} × {count}"
-    lines = [{"label": label, "credits": each * count}, *_extras(price, input)]
+    lines = [{"label": label, "credits": each * count}, *_extras(price, input, count)]
     return sum(line["credits"] for line in lines), lines
 
 
-def _extras(price: JsonObject, input: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _extras(price: JsonObject, input: Mapping[str, Any], count: int) -> Iterator[dict[str, Any]]:
     for name, credits in price.get("plus", {}).items():
         value = input.get(name)
-        items = len(value) if isinstance(value, list) else int(value is not None)
+        items = count * (len(value) if isinstance(value, list) else int(value is not None))
         if items:
             yield {"label": f"{name} × {items}", "credits": credits * items}
 

@@ -164,9 +164,42 @@ class _Video(Form):
         return round(_UNITS_PER_S[self.mode] * self.video_s, 2)
 
 
-class TextToVideo(_Video):
+class Shot(Part):
+    index: int = Field(ge=1)
+    prompt: str = Field(min_length=1, max_length=512)
+    duration: str
+
+
+class _Film(_Video):
+    """What v3 makes several shots of (section 4.3; what stands in the fields: unverified)."""
+
+    multi_shot: bool = False
+    shot_type: Literal["customize", "intelligence"] | None = None
+    multi_prompt: list[Shot] | None = Field(None, min_length=1, max_length=6)
+
+    @model_validator(mode="after")
+    def _shots(self) -> Self:
+        if (self.multi_shot or self.shot_type or self.multi_prompt) and self.model_name != "kling-v3":
+            raise ValueError(f"{self.model_name} makes no several shots")
+        if self.multi_shot != (self.shot_type is not None):
+            raise ValueError("shot_type goes with multi_shot")
+        if (self.shot_type == "customize") != (self.multi_prompt is not None):
+            raise ValueError("multi_prompt goes with customize")
+        shots = self.multi_prompt or []
+        if [shot.index for shot in shots] != list(range(1, len(shots) + 1)):
+            raise ValueError("shots are counted from 1")
+        if shots and sum(int(shot.duration) for shot in shots) != int(self.duration):
+            raise ValueError("the shots do not last as long as the film")
+        return self
+
+
+class TextToVideo(_Film):
     prompt: str = Field(min_length=1, max_length=2500)
     aspect_ratio: Ratio = "16:9"
+
+
+class Voice(Part):
+    voice_id: str = Field(min_length=1)
 
 
 class Point(Part):
@@ -178,15 +211,16 @@ class DynamicMask(Part):
     mask: str
     trajectories: list[Point] = Field(min_length=2, max_length=77)
 
+    _pictures = _pictures("mask")
 
-class ImageToVideo(_Video):
+
+class ImageToVideo(_Film):
     image: str | None = None
     image_tail: str | None = None
     static_mask: str | None = None
     dynamic_masks: list[DynamicMask] | None = Field(None, max_length=6)
-    multi_shot: bool | None = None
     element_list: list[dict[str, Any]] | None = Field(None, max_length=3)
-    voice_list: list[dict[str, Any]] | None = Field(None, max_length=2)
+    voice_list: list[Voice] | None = Field(None, max_length=2)
 
     _pictures = _pictures("image", "image_tail", "static_mask")
 
@@ -194,6 +228,8 @@ class ImageToVideo(_Video):
     def _one_way(self) -> Self:
         if not self.image and not self.image_tail:
             raise ValueError("image or image_tail is required")
+        if self.voice_list and (self.model_name != "kling-v3" or self.sound != "on"):
+            raise ValueError("voices go with v3 and sound")
         ways = (self.image_tail, self.static_mask or self.dynamic_masks, self.camera_control)
         if sum(bool(way) for way in ways) > 1:
             raise ValueError("image_tail, masks and camera_control exclude each other")

@@ -278,8 +278,10 @@ class Midjourney(Provider[MidjourneyTask]):
         task = self._known.get(str(body.get("taskId")))
         if task is None:
             return _said(3, "关联任务不存在或已失效", status=404)
-        if not task.window:
+        if task.status != "MODAL":
             return _said(4, "任务状态错误")
+        if not task.window:  # answered before, and waiting: TA queues it once more, and draws it once
+            return self._accepted(task)
         mask = body.get("maskBase64")
         picture = from_data_url(mask) if isinstance(mask, str) else None
         if (task.needs_mask or mask) and (picture is None or picture.kind != "png"):
@@ -289,7 +291,7 @@ class Midjourney(Provider[MidjourneyTask]):
         if isinstance(body.get("prompt"), str) and body["prompt"].strip():
             task.prompt = body["prompt"]
         task.body = {**task.body, **body}
-        task.window, task.made_at = False, time.time()
+        task.window, task.answered, task.made_at = False, True, time.time()
         self._call_hook_of(task)
         return self._accepted(task)
 
@@ -389,6 +391,7 @@ class Midjourney(Provider[MidjourneyTask]):
             return _said(3, "关联任务不存在或已失效", status=404)
         if task.status != "SUCCESS" or task.kind not in ("grid", "single"):
             return _said(4, "任务状态错误")
+        task.seed_is_known = True
         return _said(1, "成功", task.seed)
 
     def _cancel(self, request: web.Request, body: Body) -> web.Response:

@@ -42,9 +42,11 @@ class MidjourneyTask(Generation):
     parent: str | None = None
     source: str | None = None
     window: bool = False
+    answered: bool = False  # the window was there and has been answered
     needs_mask: bool = False
     remix: bool = False
     instant: bool = False  # finished as soon as it is there
+    seed_is_known: bool = False  # Discord is asked for it only when a client asks
     hash: str = field(default_factory=lambda: str(uuid.uuid4()))
     singles: list[str] = field(default_factory=list)  # URLs of a grid's four pictures
     previews: dict[int, str] = field(default_factory=dict)  # URLs, by percent
@@ -69,7 +71,7 @@ class MidjourneyTask(Generation):
         if self.instant:
             return "SUCCESS"
         if time.time() < self.sent_at:
-            return "NOT_START"
+            return "MODAL" if self.answered else "NOT_START"  # TA's queue leaves an answered window as it is
         progress = self.progress()
         if progress is None:
             return "SUBMITTED"
@@ -85,7 +87,7 @@ class MidjourneyTask(Generation):
     @property
     def occupies(self) -> bool:
         """Whether it takes one of the account's places."""
-        return self.status in ("NOT_START", "SUBMITTED", "IN_PROGRESS")
+        return not self.window and self.status not in ("SUCCESS", "FAILURE")
 
     @property
     def fail_reason(self) -> str | None:
@@ -194,7 +196,8 @@ class MidjourneyTask(Generation):
             task |= {"parentId": self.parent, "botType": self.bot, "mode": self.mode, "buttons": []}
             if status == "SUCCESS":
                 width, height = self.size
-                task |= {"buttons": list(buttons(self)), "width": width, "height": height, "seed": self.seed}
+                seed = self.seed if self.seed_is_known else None
+                task |= {"buttons": list(buttons(self)), "width": width, "height": height, "seed": seed}
         return task
 
 

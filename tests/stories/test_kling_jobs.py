@@ -52,6 +52,40 @@ def test_pictures_reach_it_as_bare_base64(installation: Installation) -> None:
     assert [content["url"] for content in new["contents"][1:]] == [picture, picture]
 
 
+def test_a_film_of_several_shots_and_one_that_moves_under_masks(installation: Installation) -> None:
+    user, kling = installation.user(credits=1000), installation.world.kling
+    mark = user.token[-8:]
+    picture, mask = (base64.b64encode(png(f"{name} {mark}", 320, 320)).decode() for name in "pm")
+    upload = user.post("/v1/uploads", png(f"u {mark}", 320, 320))["id"]
+    line = [{"x": 1, "y": 2}, {"x": 30, "y": 40}]
+    shots = [{"prompt": "a fox wakes", "duration_s": 3}, {"prompt": "it runs", "duration_s": 4}]
+    cut = {"model_name": "kling-v3", "multi_shot": True, "shot_type": "customize", "multi_prompt": shots}
+    wanted = {
+        "cut": {**cut, "duration_s": 7, "tail_image": picture},
+        "moved": {
+            "image": picture,
+            "dynamic_masks": [
+                {"mask": f"data:image/png;base64,{mask}", "trajectories": line},
+                {"mask": upload, "trajectories": line},
+            ],
+        },
+    }
+    jobs = [
+        start(user, "kling/image-to-video", {**each, "prompt": f"{name} {mark}"})
+        for name, each in wanted.items()
+    ]
+    short = {**cut, "duration_s": 3, "tail_image": picture, "prompt": f"short {mark}"}
+    unpaid = user.ended(start(user, "kling/image-to-video", short))
+    films(user, *jobs)
+    several, moved = (kling.made(f"{name} {mark}")[0].body for name in wanted)
+    assert [shot["duration"] for shot in several["multi_prompt"]] == ["3", "4"]
+    assert "image" not in several
+    sent = [area["mask"] for area in moved["dynamic_masks"]]
+    assert sent == [mask, base64.b64encode(png(f"u {mark}", 320, 320)).decode()]
+    assert (unpaid["status"], unpaid["error"]["code"]) == ("failed", "invalid_input")
+    assert user.credits() == (1000 - 70 - 50, 0)
+
+
 def test_what_has_no_parent_or_the_wrong_one_is_refused(installation: Installation) -> None:
     user = installation.user()
     picture = user.ended(user.submit("kling/image", f"a hat {user.token[-8:]}")["id"])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from common.providers.base import Accepted, Adapter, Http
+from common.providers.base import Accepted, Adapter, Http, Submission
 from common.services import claims, lifecycle
 from common.services.claims import SubmitClaim
 from common.words import Step
 from workers.flow import Answered
 from workers.steps.recording import JobFlow, adapter_at, load_adapters
-from workers.steps.submit import submission
+from workers.steps.submit import media_for, submission
 from workers.threads import in_transaction
 
 log = logging.getLogger(__name__)
@@ -51,12 +52,24 @@ class Reconcile(JobFlow[SubmitClaim, Accepted | None]):
 
 
 async def _look(claim: SubmitClaim, adapter: Adapter, http: Http) -> Accepted | None:
-    hinted = adapter.adopt(claim.hint) if claim.hint else None
-    if hinted is not None or not adapter.can_find:
-        return hinted
     try:
-        found = await adapter.find(http, submission(claim))
+        asked = submission(claim)
+        hinted = adapter.adopt(claim.hint, asked) if claim.hint else None
+        if hinted is not None or not adapter.can_find:
+            return hinted
+        found = await adapter.find(http, await _with_media(adapter, asked))
     except Exception:
         log.exception("job %s: the adapter broke while looking for a lost submit", claim.job_id)
         return None
     return found if isinstance(found, Accepted) else None
+
+
+async def _with_media(adapter: Adapter, asked: Submission) -> Submission:
+    """With the media of the input, where finding may have to send some; without any where they cannot be had."""
+    if not any(asked.input.get(name) for name in adapter.find_sends):
+        return asked
+    media = await media_for(adapter, asked)
+    if isinstance(media, dict):
+        return replace(asked, media=media)
+    log.warning("the media of the lost submit %s cannot be had now: %s", asked.reference, media.message)
+    return asked

@@ -93,7 +93,7 @@ async def _submit(claim: SubmitClaim, at: tuple[Adapter, Http]) -> SubmitVerdict
     adapter, http = at
     try:
         asked = submission(claim)
-        media = await _media(adapter, asked)
+        media = await media_for(adapter, asked)
     except Exception as error:  # nothing was sent, and the same would happen again
         log.exception("job %s: its submission could not be prepared", claim.job_id)
         message = f"Internal error before submitting: {type(error).__name__}"
@@ -107,7 +107,7 @@ async def _submit(claim: SubmitClaim, at: tuple[Adapter, Http]) -> SubmitVerdict
         return Unknown(message=f"Internal error while submitting: {type(error).__name__}")
 
 
-async def _media(adapter: Adapter, asked: Submission) -> dict[str, Media] | Rejected | NotAccepted:
+async def media_for(adapter: Adapter, asked: Submission) -> dict[str, Media] | Rejected | NotAccepted:
     """What the input names, fetched where the provider wants bytes; or why the job cannot be sent like this."""
     schema = MODELS[asked.model].input_schema
     brought = upload_ids(schema, asked.input)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from common.providers.base import Adapter, Credentials, Handle, Media, Reply, Submission
-from common.providers.inputs import MEDIUM, media_fields
+from common.providers.inputs import MEDIUM, named_media
 from common.providers.registry import ADAPTERS, MODELS, adapters_for
 
 T = TypeVar("T")
@@ -117,10 +117,14 @@ UPLOAD, UPLOAD_BASE64 = (
 )  # a picture that the user brought, as the engine has read it
 
 
+_ONE_OF_SEVERAL = {"kling/image-to-video": ("image",)}  # where the schema asks for this or something else
+
+
 def minimal(model: str) -> dict[str, Any]:
     """The least that this model's schema asks for."""
     schema = MODELS[model].input_schema
-    return {name: _example(name, schema["properties"][name]) for name in schema["required"]}
+    wanted = (*schema["required"], *_ONE_OF_SEVERAL.get(model, ()))
+    return {name: _example(name, schema["properties"][name]) for name in wanted}
 
 
 def _example(name: str, field: Mapping[str, Any]) -> Any:
@@ -137,8 +141,7 @@ def _example(name: str, field: Mapping[str, Any]) -> Any:
 
 def media_of(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Media]:
     """The media of an input as the engine hands them over (`Submission`)."""
-    kinds = media_fields(MODELS[model].input_schema)
-    named = {(value, kind) for field, kind in kinds.items() for value in _listed(given.get(field))}
+    named = {(value, kind) for _, kind, value in named_media(MODELS[model].input_schema, given)}
     as_addresses = ADAPTERS[name].fetches_addresses and all(value.startswith("http") for value, _ in named)
     return {
         value: Media(url=value)
@@ -146,12 +149,6 @@ def media_of(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Media
         else Media(base64=UPLOAD_BASE64, content_type="image/png")
         for value, kind in named
     }
-
-
-def _listed(value: Any) -> list[str]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
 
 
 def submission(model: str, *, at: str = "", **fields: Any) -> Submission:

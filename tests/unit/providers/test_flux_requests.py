@@ -233,7 +233,7 @@ def test_fal_confirms_a_cancel_only_in_the_queue(status: int, word: str, confirm
 
 
 def test_fals_webhook_reveals_a_lost_request() -> None:
-    made = adapter("fal")
-    assert made.adopt({"request_id": "80e7-x", "status": "OK"}) == Accepted(provider_ref="80e7-x")
+    made, lost = adapter("fal"), submission("flux/dev")
+    assert made.adopt({"request_id": "80e7-x", "status": "OK"}, lost) == Accepted(provider_ref="80e7-x")
     for lie in ({}, {"request_id": "../../x"}, {"request_id": 7.5}, {"request_id": "a" * 101}):
-        assert made.adopt(lie) is None
+        assert made.adopt(lie, lost) is None

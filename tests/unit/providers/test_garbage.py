@@ -261,7 +261,7 @@ def test_no_answer_whatsoever_raises(
                 run(made.find(http, submission(model)))]  # fmt: skip
     run(made.cancel(http, handle(model)))
     if isinstance(value, dict):
-        made.adopt(value)
+        made.adopt(value, submission(model))
     for verdict in verdicts:
         for kept in texts(asdict(verdict)):
             assert "\0" not in kept  # no database takes these

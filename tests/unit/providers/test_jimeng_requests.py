@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from common.providers.base import Accepted
 from tests.unit.providers.fakes import (
     CALLBACK,
     PICTURE_URL,
@@ -19,6 +21,7 @@ from tests.unit.providers.fakes import (
     reply,
     run,
     sent,
+    submission,
     submit,
 )
 
@@ -151,3 +154,45 @@ def test_of_a_group_only_what_was_made_is_charged() -> None:
     done = reply(200, {"code": 10000, "data": {"status": "done", "image_urls": urls}, "message": "Success"})
     assert poll("jimeng", "jimeng/text-to-image", done, **group.memo).share == (4, 15)
     assert poll("jimeng", "jimeng/text-to-image", done, **one.memo).share is None
+
+
+CALLED = {"code": 10000, "task_id": "73", "message": "Success", "data": {"image_urls": ["https://x/1.png"]}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "memo"),
+    [
+        ({}, {"req_key": "jimeng_t2i_v40"}),
+        ({"req_key": "jimeng_seedream46_cvtob"}, {"req_key": "jimeng_seedream46_cvtob"}),
+        ({"force_single": False}, {"req_key": "jimeng_t2i_v40", "most": 15}),
+        ({"images": [PICTURE_URL]}, {"req_key": "jimeng_t2i_v40"}),
+    ],
+)
+def test_a_callback_reveals_a_lost_task_which_is_remembered_as_an_answer_would_be(
+    wanted: dict[str, Any], memo: dict[str, Any]
+) -> None:
+    """A callback says no req_key, without which the task is not found (section A4)."""
+    asked = submission("jimeng/text-to-image", input=wanted)
+    revealed = adapter("jimeng").adopt(CALLED, replace(asked, media={}))
+    assert revealed == Accepted(provider_ref="73", memo=memo)
+    answer = reply(200, {"code": 10000, "data": {"task_id": "73"}})
+    assert run(adapter("jimeng").submit(FakeHttp(answer), asked)) == revealed
+    failed = {"code": 50215, "task_id": 73, "data": {"resp_data": ""}}  # also of this the poll decides
+    assert adapter("jimeng").adopt(failed, asked) == revealed
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("jimeng/text-to-image", {"req_key": "jimeng_t2i_v31"}),
+        ("jimeng/text-to-video", {}),
+        ("jimeng/inpaint", {}),
+    ],
+)
+def test_who_does_not_call_back_reveals_nothing(model: str, wanted: dict[str, Any]) -> None:
+    assert adapter("jimeng").adopt(CALLED, submission(model, input=wanted)) is None
+
+
+@pytest.mark.parametrize("body", [{}, {"task_id": "73"}, {"code": 10000}, {"code": 10000, "task_id": [73]}])
+def test_what_is_no_callback_of_jimengs_reveals_nothing(body: dict[str, Any]) -> None:
+    assert adapter("jimeng").adopt(body, submission("jimeng/text-to-image")) is None

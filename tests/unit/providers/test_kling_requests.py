@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -9,6 +10,7 @@ import pytest
 
 from common.providers.base import (
     Handle,
+    Media,
     NotAccepted,
     NotSent,
     NoVerdict,
@@ -262,7 +264,8 @@ URL = "https://pictures.example/fox.png"
 OTHER = "https://pictures.example/hat.png"
 HOOKS = {"callback_url": CALLBACK, "external_task_id": REFERENCE}
 VIDEO_DEFAULTS = {"model_name": "kling-v1-6", "mode": "std", "duration": "5"}
-MASKS = [{"mask": OTHER, "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
+LINE = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
+MASKS = [{"mask": OTHER, "trajectories": LINE}]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +275,20 @@ MASKS = [{"mask": OTHER, "trajectories": [{"x": 1, "y": 2}, {"x": 3, "y": 4}]}]
          {**VIDEO_DEFAULTS, "image": URL, "image_tail": OTHER, "prompt": "run"}),
         ("image-to-video", {"mask": OTHER, "dynamic_masks": MASKS}, "/v1/videos/image2video",
          {**VIDEO_DEFAULTS, "image": URL, "static_mask": OTHER, "dynamic_masks": MASKS}),
+        ("image-to-video",
+         {"model_name": "kling-v3", "duration_s": 5, "sound": "on", "multi_shot": True, "shot_type": "customize",
+          "multi_prompt": [{"prompt": "it wakes", "duration_s": 2}, {"prompt": "it runs", "duration_s": 3.0}],
+          "voice_list": [{"voice_id": "82"}]},
+         "/v1/videos/image2video",
+         {**VIDEO_DEFAULTS, "model_name": "kling-v3", "image": URL, "sound": "on", "multi_shot": True,
+          "shot_type": "customize",
+          "multi_prompt": [{"index": 1, "prompt": "it wakes", "duration": "2"},
+                           {"index": 2, "prompt": "it runs", "duration": "3"}],
+          "voice_list": [{"voice_id": "82"}]}),
+        ("text-to-video",
+         {"model_name": "kling-v3", "multi_shot": True, "shot_type": "intelligence"}, "/v1/videos/text2video",
+         {**VIDEO_DEFAULTS, "model_name": "kling-v3", "prompt": "a red fox", "aspect_ratio": "16:9",
+          "multi_shot": True, "shot_type": "intelligence"}),
         ("multi-image-to-video", {"images": [URL, OTHER]}, "/v1/videos/multi-image2video",
          {**VIDEO_DEFAULTS, "prompt": "a red fox", "aspect_ratio": "16:9",
           "image_list": [{"image": URL}, {"image": OTHER}]}),
@@ -314,7 +331,28 @@ def test_a_body_of_the_legacy_api(
     assert request.json == {**body, **HOOKS}
 
 
+def test_the_last_picture_goes_alone() -> None:
+    http = FakeHttp(reply(500))
+    wanted = submission("kling/image-to-video")
+    alone = {**{name: value for name, value in wanted.input.items() if name != "image"}, "tail_image": OTHER}
+    media = {OTHER: Media(url=OTHER)}
+    run(adapter("kling").submit(http, replace(wanted, input=alone, media=media)))
+    assert http.sent[0].json == {**VIDEO_DEFAULTS, "image_tail": OTHER, **HOOKS}
+
+
+@pytest.mark.parametrize("duration_s", [4, 15])
+def test_shots_that_are_not_paid_for_are_refused_before_anything_is_sent(duration_s: int) -> None:
+    shots = [{"prompt": "it wakes", "duration_s": 2}, {"prompt": "it runs", "duration_s": 3}]
+    wanted = {"model_name": "kling-v3", "multi_shot": True, "shot_type": "customize", "multi_prompt": shots}
+    asked = submission("kling/text-to-video", input={**wanted, "duration_s": duration_s})
+    like(run(adapter("kling").submit(FakeHttp(), asked)), Rejected, code="invalid_input", asked=False)
+
+
 def test_bytes_go_without_the_prefix_of_a_data_url() -> None:
+    areas = [{"mask": "upl_01kb3", "trajectories": LINE}, {"mask": OTHER, "trajectories": LINE}]
+    moving = sent("kling", "kling/image-to-video", input={"dynamic_masks": areas}).json
+    assert moving["image"] == UPLOAD_BASE64  # all or none have addresses
+    assert moving["dynamic_masks"] == [{"mask": UPLOAD_BASE64, "trajectories": LINE}] * 2
     wanted = {"image": "upl_01kb3", "tail_image": URL}
     body = sent("kling", "kling/image-to-video", input=wanted).json
     assert (body["image"], body["image_tail"]) == (UPLOAD_BASE64, UPLOAD_BASE64)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from common.providers.inputs import media_fields
+from common.providers.inputs import media_fields, named_media
 from common.providers.registry import MODELS
 from tests.unit.providers.fakes import minimal
 
@@ -18,6 +18,12 @@ DYNAMIC = [{"mask": URL, "trajectories": LINE}]
 I2V, MULTI, EXTEND = "kling/image-to-video", "kling/multi-image-to-video", "kling/extend"
 LIP, EFFECTS, IMAGE = "kling/lip-sync", "kling/effects", "kling/image"
 EXPAND, COMPOSE, TRY = "kling/image-expand", "kling/multi-image-to-image", "kling/virtual-try-on"
+T2V = "kling/text-to-video"
+V3 = {"model_name": "kling-v3"}
+SHOTS = [{"prompt": "a fox wakes up", "duration_s": 2}, {"prompt": "it runs", "duration_s": 3}]
+CUT = {**V3, "multi_shot": True, "shot_type": "customize", "multi_prompt": SHOTS}
+VOICES = [{"voice_id": "829826751244537879"}, {"voice_id": "1"}]
+SPOKEN = {**V3, "sound": "on", "voice_list": VOICES}
 SAID = {"text": "hello", "voice_id": "oversea_male1"}
 
 
@@ -38,6 +44,13 @@ def errors(model: str, wanted: dict[str, Any]) -> list[str]:
         (I2V, {"camera_control": CAMERA}),
         (I2V, {"model_name": "kling-3.0", "tail_image": URL, "mode": "4k", "duration_s": 15}),
         (I2V, {"model_name": "kling-3.0-turbo", "duration_s": 3, "sound": "on"}),
+        (I2V, CUT),
+        (I2V, {**V3, "multi_shot": True, "shot_type": "intelligence", "prompt": "x"}),
+        (I2V, {**V3, "multi_shot": False}),
+        (I2V, {**CUT, **SPOKEN}),
+        (T2V, CUT),
+        (T2V, {**V3, "multi_shot": True, "shot_type": "intelligence"}),
+        (T2V, {"model_name": "kling-3.0", "multi_shot": True}),
         (MULTI, {"images": [URL] * 4, "mode": "pro", "duration_s": 10}),
         (EXTEND, {}),
         (EXTEND, {"prompt": "on", "cfg_scale": 1}),
@@ -69,7 +82,27 @@ def test_what_is_allowed(model: str, wanted: dict[str, Any]) -> None:
         (I2V, {"dynamic_masks": DYNAMIC * 7}, "dynamic_masks"),
         (I2V, {"dynamic_masks": [{"mask": URL, "trajectories": LINE[:1]}]}, "dynamic_masks.0.trajectories"),
         (I2V, {"dynamic_masks": [{"mask": URL, "trajectories": LINE * 39}]}, "dynamic_masks.0.trajectories"),
-        (I2V, {"dynamic_masks": [{"mask": "upl_1", "trajectories": LINE}]}, "dynamic_masks.0.mask"),
+        (I2V, {"dynamic_masks": [{"mask": "", "trajectories": LINE}]}, "dynamic_masks.0.mask"),
+        (I2V, {**CUT, "model_name": "kling-v2-6"}, "multi_shot"),
+        (I2V, {**CUT, "model_name": "kling-3.0"}, "shot_type"),
+        (I2V, {**CUT, "multi_shot": False}, "multi_shot"),
+        (I2V, {**V3, "multi_shot": True}, "required"),  # who cuts
+        (I2V, {**V3, "shot_type": "intelligence"}, "required"),  # multi_shot
+        (I2V, {**V3, "multi_shot": True, "shot_type": "customize"}, "required"),  # multi_prompt
+        (I2V, {**CUT, "shot_type": "intelligence"}, "shot_type"),
+        (I2V, {**CUT, "multi_prompt": SHOTS * 4}, "multi_prompt"),
+        (I2V, {**CUT, "multi_prompt": []}, "multi_prompt"),
+        (I2V, {**CUT, "multi_prompt": [{**SHOTS[0], "prompt": "x" * 513}]}, "multi_prompt.0.prompt"),
+        (I2V, {**CUT, "multi_prompt": [{**SHOTS[0], "duration_s": 0}]}, "multi_prompt.0.duration_s"),
+        (T2V, {**CUT, "model_name": "kling-v1-6"}, "multi_shot"),
+        (T2V, {"multi_prompt": SHOTS}, "required"),
+        (T2V, {**SPOKEN}, "additionalProperties"),
+        (I2V, {**SPOKEN, "sound": "off"}, "sound"),
+        (I2V, {**SPOKEN, "model_name": "kling-v2-6"}, "voice_list"),
+        (I2V, {**SPOKEN, "model_name": "kling-3.0"}, "voice_list"),
+        (I2V, {**V3, "voice_list": VOICES}, "required"),  # sound
+        (I2V, {**SPOKEN, "voice_list": VOICES * 2}, "voice_list"),
+        (I2V, {"element_list": [{"element_id": 1}]}, "additionalProperties"),
         (I2V, {"model_name": "kling-3.0-turbo", "tail_image": URL}, "tail_image"),
         (I2V, {"model_name": "kling-3.0", "mask": URL}, "mask"),
         (I2V, {"model_name": "kling-3.0", "dynamic_masks": DYNAMIC}, "dynamic_masks"),
@@ -102,6 +135,34 @@ def test_what_is_allowed(model: str, wanted: dict[str, Any]) -> None:
 )
 def test_what_is_refused_and_which_field_is_named(model: str, wanted: dict[str, Any], refused: str) -> None:
     assert refused in errors(model, wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        ({"image": URL}, True),
+        ({"tail_image": URL}, True),
+        ({"tail_image": URL, "model_name": "kling-v3", "multi_shot": False}, True),
+        ({}, False),
+        ({"prompt": "run"}, False),
+        ({"mask": URL}, False),
+        ({"tail_image": URL, "model_name": "kling-3.0"}, False),  # section 5.1: never without a first frame
+        ({"image": URL, "tail_image": URL, "model_name": "kling-3.0"}, True),
+    ],
+)
+def test_the_first_or_the_last_picture_is_enough_at_the_legacy_api(
+    wanted: dict[str, Any], fits: bool
+) -> None:
+    assert Draft202012Validator(MODELS[I2V].input_schema).is_valid(wanted) is fits
+
+
+def test_the_masks_of_what_moves_are_media() -> None:
+    wanted = {"image": URL, "dynamic_masks": [*DYNAMIC, {"mask": "upl_1", "trajectories": LINE}]}
+    assert list(named_media(MODELS[I2V].input_schema, wanted)) == [
+        ("image", "image", URL),
+        ("dynamic_masks.0.mask", "image", URL),
+        ("dynamic_masks.1.mask", "image", "upl_1"),
+    ]
 
 
 def test_every_picture_is_a_medium() -> None:

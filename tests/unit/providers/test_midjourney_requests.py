@@ -10,11 +10,13 @@ from common.providers.base import (
     Accepted,
     Handle,
     NotAccepted,
+    NotSent,
     NoVerdict,
     Rejected,
     Succeeded,
     Trouble,
     Unanswered,
+    Unknown,
 )
 from tests.unit.providers.fakes import (
     CALLBACK,
@@ -123,8 +125,10 @@ WINDOW = reply(200, {"code": 21, "description": "Waiting for window confirm", "r
     [
         (reply(200, {"code": 1, "result": "200"}), (Accepted, {"provider_ref": "200"})),
         (reply(200, {"code": 22, "result": "200"}), (Accepted, {"provider_ref": "200"})),
-        (reply(500), (Accepted, {"provider_ref": "200"})),  # the task exists: polling will tell
-        (Unanswered("x"), (Accepted, {"provider_ref": "200"})),
+        (reply(200, {"code": 1}), (Accepted, {"provider_ref": "200"})),
+        (reply(500), (Unknown, {})),  # the task exists, but may be asking still: to be found and answered
+        (reply(500, {"code": 1, "result": "200"}), (Unknown, {})),
+        (Unanswered("x"), (Unknown, {})),
         (reply(200, {"code": 4, "description": "bad prompt"}), (Rejected, {"code": "invalid_input"})),
         (reply(200, {"code": 23, "description": "队列已满"}), (NotAccepted, {"trouble": Trouble.BUSY})),
     ],
@@ -145,6 +149,24 @@ def test_a_window_proposes_its_own_prompt() -> None:
     http = FakeHttp(WINDOW, reply(500))
     run(adapter("midjourney").submit(http, submission("midjourney/action")))
     assert http.sent[1].json["prompt"] == "a cat --v 7"
+
+
+@pytest.mark.parametrize(
+    ("given", "proposed", "written"),
+    [
+        ("a dog --zoom 2 --turbo", "a cat", "a dog --zoom 2"),
+        ("a dog —relax --v 7", "a cat", "a dog --v 7"),
+        ("--turbo", "a cat --v 7", "a cat --v 7"),
+        (None, "a cat --turbo --v 7", "a cat --v 7"),  # the parent's: an action has one price
+    ],
+)
+def test_a_windows_prompt_chooses_no_speed(given: str | None, proposed: str, written: str) -> None:
+    window = {"code": 21, "result": "200", "properties": {"finalPrompt": proposed, "remix": True}}
+    http = FakeHttp(reply(200, window), reply(500))
+    of = parent(custom_zoom="MJ::CustomZoom::8f")
+    wanted = {"action": "custom_zoom", **({"prompt": given} if given else {})}
+    run(adapter("midjourney").submit(http, submission("midjourney/action", input=wanted, parent=of)))
+    assert http.sent[1].json["prompt"] == written
 
 
 def test_midjourney_polls_all_at_once() -> None:
@@ -184,15 +206,52 @@ def test_midjourney_is_asked_by_state(answers: list[Any], expected: tuple[type, 
     assert asked == ["/task/list", "/task/queue"][: len(answers)]
 
 
+ASKS = {**MINE, "status": "MODAL", "prompt": "a cat", "properties": {"finalPrompt": "a cat --v 7"}}
+
+
 @pytest.mark.parametrize(
-    "answer", [reply(200, {"code": 1, "result": "7"}), reply(200, {"code": 4}), Unanswered("x")]
+    ("answer", "expected"),
+    [
+        (reply(200, {"code": 1, "result": "7"}), (Accepted, {"provider_ref": "7", "memo": {"split": True}})),
+        (
+            reply(200, {"code": 4}),
+            (NoVerdict, {"gone": False}),
+        ),  # answered meanwhile, or a no: the next look tells
+        (reply(200, {"code": 9, "description": "队列已满"}), (NoVerdict, {"gone": False})),
+        (reply(502), (NoVerdict, {"gone": False})),
+        (Unanswered("x"), (NoVerdict, {"gone": False})),
+    ],
 )
-def test_a_found_task_that_still_asks_is_answered(answer: Any) -> None:
-    asks = {**MINE, "status": "MODAL", "prompt": "a cat", "properties": {"finalPrompt": "a cat --v 7"}}
-    http = FakeHttp(reply(200, [OTHER, asks]), answer)
-    like(run(adapter("midjourney").find(http, submission("midjourney/action"))), Accepted, provider_ref="7")
+def test_a_found_task_that_still_asks_is_adopted_once_it_is_answered(
+    answer: Any, expected: tuple[type, dict[str, Any]]
+) -> None:
+    http = FakeHttp(reply(200, [OTHER, ASKS]), answer)
+    lost = submission("midjourney/action", input={"split": True})
+    like(run(adapter("midjourney").find(http, lost)), expected[0], **expected[1])
     assert http.sent[1].url == "http://proxy.example:8080/mj/submit/modal"
     assert http.sent[1].json == {"taskId": "7", "prompt": "a cat --v 7", **HOOKS}
+
+
+def test_a_found_task_that_asks_for_a_mask_is_answered_with_it() -> None:
+    wanted = {"action": "vary_region", "prompt": "a hat", "mask": UPLOAD}
+    taken = reply(200, {"code": 1, "result": "7"})
+    http = FakeHttp(reply(200, [ASKS]), taken)
+    found = run(adapter("midjourney").find(http, submission("midjourney/action", input=wanted)))
+    like(found, Accepted, provider_ref="7")
+    assert http.sent[1].json == {**HOOKS, "taskId": "7", "prompt": "a hat", "maskBase64": PICTURE_DATA}
+    without = submission("midjourney/action", input=wanted, media={})  # it could not be had this time
+    http = FakeHttp(reply(200, [ASKS]))
+    like(run(adapter("midjourney").find(http, without)), NoVerdict, gone=False, message="mask")
+    http = FakeHttp(reply(200, [{**ASKS, "status": "IN_PROGRESS"}]))
+    like(run(adapter("midjourney").find(http, without)), Accepted, provider_ref="7")
+
+
+def test_a_window_is_not_answered_by_a_look() -> None:
+    """TA shows a task as MODAL also while it waits in the queue; to answer again would queue it again."""
+    http = FakeHttp(reply(200, [{"id": "ref-1", "status": "MODAL"}]))
+    seen = run(adapter("midjourney").poll(http, [handle("midjourney/action")]))
+    assert type(seen["ref-1"]).__name__ == "Running"
+    assert len(http.sent) == 1
 
 
 @pytest.mark.parametrize(
@@ -210,9 +269,12 @@ def test_midjourney_cancels_where_the_server_says_so(answer: Any, confirmed: boo
 
 
 def test_midjourneys_hook_reveals_a_lost_task() -> None:
-    made = adapter("midjourney")
-    assert made.adopt({"id": "7", "status": "IN_PROGRESS"}) == Accepted(provider_ref="7")
-    assert made.adopt({"id": "7"}) is None
+    made, lost = adapter("midjourney"), submission("midjourney/action", input={"split": True})
+    called = {"id": "7", "status": "IN_PROGRESS"}
+    assert made.adopt(called, submission("midjourney/imagine")) == Accepted(provider_ref="7")
+    assert made.adopt(called, lost) == Accepted(provider_ref="7", memo={"split": True})
+    assert made.adopt({"id": "7", "status": "MODAL"}, lost) is None  # it asks: find() answers
+    assert made.adopt({"id": "7"}, lost) is None
 
 
 # ---------------------------------------------------------------- pictures and prompts
@@ -332,7 +394,8 @@ def finished_grid(split: bool, **fields: Any) -> Any:
         "buttons": BUTTONS,
         **fields,
     }
-    return poll("midjourney", "midjourney/imagine", reply(200, [task]), **({"split": True} if split else {}))
+    memo = {"split": True} if split else {}
+    return poll("midjourney", "midjourney/imagine", reply(200, [task]), reply(404), **memo)  # no seed is told
 
 
 def test_a_job_that_wants_four_pictures_says_so_at_every_look() -> None:
@@ -366,3 +429,60 @@ def test_what_is_no_grid_is_not_cut() -> None:
 )
 def test_a_seed_is_told_where_the_server_tells_it(said: Any, output: Any) -> None:
     assert finished_grid(False, seed=said).output == output
+
+
+def looked_at(model: str, answer: Any, **fields: Any) -> tuple[Any, list[str]]:
+    """The verdict on a finished task, whose seed is asked for with this answer, and what was called."""
+    task = {"id": "a/b", "status": "SUCCESS", "imageUrl": GRID, "buttons": BUTTONS, **fields}
+    http = FakeHttp(reply(200, [task]), answer)
+    seen = run(adapter("midjourney").poll(http, [handle(model, "a/b")]))
+    return seen["a/b"], [f"{call.method} {call.url.partition('/mj')[2]}" for call in http.sent]
+
+
+LOOK, SEED = "POST /task/list-by-condition", "GET /task/a%2Fb/image-seed"
+
+
+@pytest.mark.parametrize(
+    ("answer", "output"),
+    [
+        (reply(200, {"code": 1, "description": "成功", "result": "4021"}), {"seed": 4021}),
+        (reply(200, {"code": 9, "description": "请配置私聊频道"}), None),
+        (reply(200, {"code": 1, "result": "soon"}), None),
+        (reply(200, {"code": 1, "result": ["4021"]}), None),
+        (reply(200, b"<html>"), None),
+        (reply(404, {"code": 3}), None),
+        (reply(500, {"code": 1, "result": "4021"}), None),
+        (Unanswered("60 s"), None),
+        (NotSent("refused"), None),
+    ],
+)
+def test_a_seed_that_is_not_told_is_asked_for_once_and_never_matters(answer: Any, output: Any) -> None:
+    verdict, calls = looked_at("midjourney/imagine", answer)
+    like(verdict, Succeeded, output=output)
+    assert [each.url for each in verdict.outputs] == [GRID]
+    assert calls == [LOOK, SEED]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("midjourney/imagine", {"seed": "7"}),  # told
+        ("midjourney/imagine", {"buttons": [], "action": "IMAGINE"}),  # NZ has no such call
+        ("midjourney/action", {"imageUrl": None, "videoUrls": [{"url": "https://x/1.mp4"}]}),
+        ("midjourney/describe", {"properties": {"finalPrompt": "a fox"}}),
+    ],
+)
+def test_who_has_no_seed_to_tell_is_not_asked(model: str, fields: dict[str, Any]) -> None:
+    verdict, calls = looked_at(model, NotSent("never"), **fields)
+    assert isinstance(verdict, Succeeded)
+    assert calls == [LOOK]
+
+
+def test_the_seeds_of_one_look_wait_for_each_other_not_for_their_like() -> None:
+    """Whatever one picture's seed does, the other tasks of the same look keep their verdicts."""
+    tasks = [{"id": name, "status": "SUCCESS", "imageUrl": GRID, "buttons": BUTTONS} for name in "ab"]
+    running = {"id": "c", "status": "IN_PROGRESS", "progress": "9%"}
+    http = FakeHttp(reply(200, [*tasks, running]), Unanswered("late"), reply(200, {"code": 1, "result": "5"}))
+    seen = run(adapter("midjourney").poll(http, [handle("midjourney/imagine", name) for name in "abc"]))
+    assert [type(seen[name]).__name__ for name in "abc"] == ["Succeeded", "Succeeded", "Running"]
+    assert sorted(str(seen[name].output) for name in "ab") == ["None", "{'seed': 5}"]

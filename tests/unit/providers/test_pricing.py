@@ -8,7 +8,7 @@ import pytest
 
 from common.providers.pricing import price_of
 from common.providers.registry import MODELS
-from tests.unit.providers.fakes import submission
+from tests.unit.providers.fakes import PICTURE_URL, submission
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,10 @@ from tests.unit.providers.fakes import submission
         ("kling/text-to-video", {"model_name": "kling-3.0", "mode": "4k", "duration_s": 3}, 150),
         ("kling/image", {}, 10),
         ("kling/image", {"n": 9}, 90),
+        ("kling/image", {"image": PICTURE_URL}, 20),
+        ("kling/image", {"image": PICTURE_URL, "image_reference": "face"}, 20),
+        ("kling/image", {"image": PICTURE_URL, "n": 3}, 60),
+        ("kling/image-to-video", {"model_name": "kling-v3", "duration_s": 12, "multi_shot": True}, 120),
         ("jimeng/text-to-image", {}, 10),
         ("jimeng/text-to-video", {}, 30),
         ("jimeng/text-to-video", {"duration_s": 10}, 60),
@@ -49,6 +53,19 @@ def test_the_lines_say_what_is_paid_for() -> None:
     price = {"by": ["mode", "loud"], "table": {"std/true": 7}, "times": "n"}
     total, lines = price_of(price, {"mode": "std", "loud": True, "n": 3})
     assert (total, lines) == (21, [{"label": "mode std, loud true × 3", "credits": 21}])
+
+
+def test_what_comes_on_top_is_multiplied_as_well() -> None:
+    price = {"credits": 10, "plus": {"image": 10, "images": 1}, "times": "n"}
+    total, lines = price_of(price, {"image": "data:…", "images": ["a", "b"], "n": 3})
+    assert (total, lines) == (
+        66,
+        [
+            {"label": "generation × 3", "credits": 30},
+            {"label": "image × 3", "credits": 30},
+            {"label": "images × 6", "credits": 6},
+        ],
+    )
 
 
 def test_credits_stand_in_where_the_table_has_no_entry() -> None:

@@ -13,7 +13,7 @@ from common import providers
 from common.providers.base import Adapter, Credentials
 from common.providers.pricing import check, price_of
 from common.providers.registry import ADAPTERS, MODELS, adapter_for, adapters_for
-from tests.unit.providers.fakes import BASES, SECRETS, submission
+from tests.unit.providers.fakes import BASES, SECRETS, minimal, submission
 
 CATALOGUE = [
     "midjourney/imagine",
@@ -176,8 +176,7 @@ def test_slots_name_an_input() -> None:
 
 def errors(model: str, wanted: dict[str, Any]) -> list[str]:
     """The fields that are refused, or the names of the rules."""
-    required = {name: submission(model).input[name] for name in MODELS[model].input_schema["required"]}
-    found = Draft202012Validator(MODELS[model].input_schema).iter_errors({**required, **wanted})
+    found = Draft202012Validator(MODELS[model].input_schema).iter_errors({**minimal(model), **wanted})
     return [".".join(map(str, error.absolute_path)) or str(error.validator) for error in found]
 
 

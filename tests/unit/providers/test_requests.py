@@ -17,6 +17,7 @@ from tests.unit.providers.fakes import (
     adapter,
     handle,
     like,
+    minimal,
     reply,
     run,
     submission,
@@ -33,16 +34,19 @@ def test_who_does_not_answer_a_cancel_may_be_asked_again(name: str, answer: Any)
 
 
 @pytest.mark.parametrize("name", ["kling", "jimeng"])
-def test_who_cannot_be_canceled_or_adopted(name: str) -> None:
+def test_who_cannot_be_canceled(name: str) -> None:
     made = adapter(name)
     assert run(made.cancel(FakeHttp(), handle(made.models[0]))) is False
-    assert made.adopt({"id": "1", "status": "x", "task_id": "1"}) is None
+
+
+def test_who_is_asked_by_its_reference_alone() -> None:
+    called = {"id": "1", "status": "x", "task_id": "1", "code": 0}
+    assert adapter("kling").adopt(called, submission("kling/image")) is None
 
 
 def test_every_model_can_be_submitted_with_its_required_fields_only() -> None:
-    for model, spec in MODELS.items():
-        bare = submission(model).input
-        wanted = {name: bare[name] for name in spec.input_schema["required"]}
+    for model in MODELS:
+        wanted = minimal(model)
         for name in ("midjourney", "kling", "jimeng", "bfl", "fal"):
             if model in adapter(name).models:
                 http = FakeHttp(reply(500))

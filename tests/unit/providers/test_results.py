@@ -15,7 +15,7 @@ GRID = "https://cdn.discordapp.com/attachments/1/2/final.png?ex=1&is=2&hm=3"
 
 def finished(**fields: Any) -> Any:
     task = {"id": "ref-1", "action": "IMAGINE", "status": "SUCCESS", "imageUrl": GRID, **fields}
-    return poll("midjourney", "midjourney/imagine", reply(200, [task]))
+    return poll("midjourney", "midjourney/imagine", reply(200, [task]), reply(404))  # no seed is told
 
 
 def button(custom_id: str, label: str = "", emoji: str = "") -> dict[str, Any]:

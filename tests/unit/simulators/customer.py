@@ -57,15 +57,32 @@ class Customer:
             self._submit(model, {"prompt": prompt, **given}, callback_url, parent, media or {})
         )
 
-    def find(self, model: str, reference: str | None, prompt: str = "", **given: Any) -> Accepted | NoVerdict:
+    def find(
+        self,
+        model: str,
+        reference: str | None,
+        prompt: str = "",
+        *,
+        media: Mapping[str, Media] | None = None,
+        **given: Any,
+    ) -> Accepted | NoVerdict:
         """Look for a lost submit."""
-        lost = Submission(
-            model=model,
-            input=with_defaults(MODELS[model], {"prompt": prompt, **given}),
-            reference=reference or "",
-        )
+        lost = self.lost(model, prompt, reference=reference or "", media=media or {}, **given)
         http = self._http.at(self.adapter.credentials.base_url)
         return self._runner.run(self.adapter.find(http, lost))
+
+    def lost(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        reference: str = "",
+        media: Mapping[str, Media] | None = None,
+        **given: Any,
+    ) -> Submission:
+        """A submit whose answer was lost, as it is looked for."""
+        wanted = with_defaults(MODELS[model], {"prompt": prompt, **given})
+        return Submission(model=model, input=wanted, reference=reference, media=media or {})
 
     async def _submit(
         self,

@@ -302,7 +302,7 @@ def test_a_lost_answer_reveals_itself_by_its_webhook(
     fal.misbehave(Fault("drop_reply", "POST /fal-ai"))
     lost = customer.submit(PRO, "lost", callback_url=f"{receiver.url}/callbacks/t0ken")
     assert isinstance(lost, Unknown)
-    adopted = customer.adapter.adopt(hooks(receiver, 1)[0].json())
+    adopted = customer.adapter.adopt(hooks(receiver, 1)[0].json(), customer.lost(PRO, "lost"))
     assert adopted is not None
     assert [made.id for made in fal.made("lost")] == [adopted.provider_ref]
     assert isinstance(customer.poll(PRO, adopted), Succeeded)

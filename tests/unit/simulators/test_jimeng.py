@@ -175,7 +175,7 @@ def test_version_4_makes_several_unless_told_otherwise(shop: Shop, media: MediaH
 
 
 @pytest.mark.parametrize("kind", ["drop_reply", "garbage", "cut"])
-def test_a_lost_submit_made_a_task_that_nobody_can_find(shop: Shop, kind: Any) -> None:
+def test_a_lost_submit_made_a_task_that_nobody_can_ask_for(shop: Shop, kind: Any) -> None:
     shop.server.misbehave(Fault(kind, SUBMIT))
     assert isinstance(shop.customer.submit(IMAGE, "lost"), Unknown)
     assert len(shop.server.made("lost")) == 1

@@ -334,6 +334,22 @@ CAMERA = {"type": "simple", "config": {"pan": 1}}
         (IMAGES, {"prompt": "x", "resolution": "8k"}),
         (IMAGES, {"prompt": "x", "image": PICTURE, "negative_prompt": "y"}),
         (I2V, {"image": PICTURE, "static_mask": SMALL}),
+        (I2V, {"image": PICTURE, "dynamic_masks": [{"mask": SMALL, "trajectories": [{"x": 1, "y": 2}] * 2}]}),
+        (I2V, {"image": PICTURE, "multi_shot": True, "shot_type": "intelligence"}),
+        (I2V, {"image": PICTURE, "model_name": "kling-v3", "multi_shot": True}),
+        (I2V, {"image": PICTURE, "model_name": "kling-v3", "multi_shot": True, "shot_type": "customize"}),
+        (T2V, {"prompt": "x", "model_name": "kling-v3", "shot_type": "intelligence"}),
+        (
+            T2V,
+            {
+                "prompt": "x",
+                "model_name": "kling-v3",
+                "multi_shot": True,
+                "shot_type": "customize",
+                "multi_prompt": [{"index": 1, "prompt": "y", "duration": "4"}],
+            },
+        ),
+        (I2V, {"image": PICTURE, "model_name": "kling-v3", "voice_list": [{"voice_id": "1"}]}),
         ("/v1/images/editing/expand", {"image": PICTURE}),
         ("/v1/images/editing/expand", {"image": PICTURE, "up_expansion_ratio": 2, "left_expansion_ratio": 1}),
         (
@@ -618,12 +634,19 @@ PICTURES = {"upl_a": Media(base64=PICTURE, content_type="image/png")}
 URLS = {"https://x/v.mp4": Media(url="https://x/v.mp4"), "https://x/a.mp3": Media(url="https://x/a.mp3")}
 SPOKEN = {"text": "hello", "voice_id": "v"}
 LINE = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
+V3 = {"model_name": "kling-v3"}
+CUT = {**V3, "multi_shot": True, "shot_type": "customize",
+       "multi_prompt": [{"prompt": "wakes", "duration_s": 2}, {"prompt": "runs", "duration_s": 3}]}  # fmt: skip
 SIDES = {f"{side}_expansion_ratio": 0.2 for side in ("up", "down", "left", "right")}
 EVERY = [
     ("image-to-video", {"image": "upl_a", "tail_image": "upl_a"}),
     ("image-to-video", {"image": "upl_a", "camera_control": CAMERA, "model_name": "kling-v1"}),
     ("image-to-video", {"image": "upl_a", "mask": "upl_a", "model_name": "kling-v1",
-                        "dynamic_masks": [{"mask": "https://x/m.png", "trajectories": LINE}]}),
+                        "dynamic_masks": [{"mask": "upl_a", "trajectories": LINE}]}),
+    ("image-to-video", {"tail_image": "upl_a"}),
+    ("image-to-video", {"image": "upl_a", **CUT, "sound": "on", "voice_list": [{"voice_id": "82"}]}),
+    ("text-to-video", CUT),
+    ("text-to-video", {**V3, "multi_shot": True, "shot_type": "intelligence"}),
     ("image-to-video", {"image": "upl_a", "tail_image": "upl_a", "model_name": "kling-3.0", "mode": "4k"}),
     ("image-to-video", {"image": "upl_a", "model_name": "kling-3.0-turbo", "duration_s": 7}),
     ("multi-image-to-video", {"images": ["upl_a", "upl_a"]}),

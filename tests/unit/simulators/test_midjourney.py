@@ -16,6 +16,7 @@ from common.providers.base import (
     Accepted,
     Failed,
     Handle,
+    Media,
     NotAccepted,
     NoVerdict,
     Rejected,
@@ -231,24 +232,57 @@ def test_a_lost_submit_is_found_by_its_state(shop: Shop, kind: Any, dialect: Dia
     assert nobody.gone
 
 
+def single_of(shop: Shop) -> Handle:
+    """A finished single picture, with the buttons that ask for something."""
+    task = shop.done(shop.pressed(shop.grid(), "U1")["result"])
+    named = {"custom_zoom": button(task, "Custom Zoom"), "vary_region": button(task, "Vary (Region)")}
+    return Handle(model=ACTION, reference="att_p", provider_ref=task["id"], memo={"actions": named})
+
+
+@pytest.mark.parametrize("kind", ["drop_reply", "garbage", "drop", "answer"])
 @pytest.mark.parametrize("lost", ["POST /mj/submit/action", "POST /mj/submit/modal"])
-def test_a_lost_window_is_found_and_answered_once(shop: Shop, lost: str) -> None:
-    single = shop.done(shop.pressed(shop.grid(), "U1")["result"])
-    parent = Handle(
-        model=ACTION,
-        reference="att_p",
-        provider_ref=single["id"],
-        memo={"actions": {"custom_zoom": button(single, "Custom Zoom")}},
-    )
-    shop.server.misbehave(Fault("drop_reply", lost))
+def test_a_lost_window_is_found_and_answered_once(shop: Shop, lost: str, kind: Any) -> None:
+    parent = single_of(shop)
+    shop.server.misbehave(Fault(kind, lost, status=502))
     verdict = shop.customer.submit(ACTION, "wider --zoom 1.5", parent=parent, action="custom_zoom")
+    assert isinstance(verdict, Unknown)
+    if lost.endswith("action") and kind in ("drop", "answer"):
+        assert len(shop.server.generations) == 2  # it never came to be
+        return
     task = list(shop.server.generations.values())[-1]
-    if isinstance(verdict, Unknown):
-        assert task.status == "MODAL"
+    assert task.window is (lost.endswith("action") or kind in ("drop", "answer"))
+    for _ in range(3):  # between the listing and the answer its turn may have come
         verdict = shop.customer.find(ACTION, task.reference, "wider --zoom 1.5", action="custom_zoom")
+        if isinstance(verdict, Accepted):
+            break
+    assert isinstance(verdict, Accepted)
     assert isinstance(shop.customer.follow(ACTION, verdict)[0], Succeeded)
     assert (task.action, task.prompt) == ("ZOOM", "wider --zoom 1.5")
     assert len(shop.server.generations) == 3
+
+
+def test_a_lost_window_is_answered_with_the_mask(shop: Shop) -> None:
+    parent, mask = single_of(shop), "upl_mask"
+    media = {mask: Media(base64=PICTURE.partition(",")[2], content_type="image/png")}
+    shop.server.misbehave(Fault("drop", "POST /mj/submit/modal"))
+    wanted: dict[str, Any] = {"action": "vary_region", "mask": mask, "media": media}
+    assert isinstance(shop.customer.submit(ACTION, "a hat", parent=parent, **wanted), Unknown)
+    task = list(shop.server.generations.values())[-1]
+    verdict = shop.customer.find(ACTION, task.reference, "a hat", **wanted)
+    assert isinstance(verdict, Accepted)
+    assert isinstance(shop.customer.follow(ACTION, verdict)[0], Succeeded)
+    assert (task.action, task.prompt, task.body["maskBase64"]) == ("INPAINT", "a hat", PICTURE)
+
+
+def test_an_answered_window_that_waits_for_its_turn_is_not_answered_again(shop: Shop) -> None:
+    parent = single_of(shop)
+    for number in range(3):
+        shop.post("imagine", prompt=f"[run=0.4] {number}")
+    accepted = shop.customer.submit(ACTION, "wider", parent=parent, action="custom_zoom")
+    assert shop.task(accepted.provider_ref)["status"] == "MODAL"
+    assert isinstance(shop.customer.poll(ACTION, accepted), Running)
+    assert isinstance(shop.customer.follow(ACTION, accepted)[0], Succeeded)
+    assert len(shop.server.asked("POST /mj/submit/modal")) == 1
 
 
 def test_ta_lists_only_the_latest_hundred(shop: Shop) -> None:
@@ -706,8 +740,9 @@ def test_blend_is_a_grid(shop: Shop, media: MediaHost, dialect: Dialect) -> None
 
 def test_the_seed_of_a_picture(shop: Shop) -> None:
     grid = shop.grid()
+    assert grid["seed"] is None  # Discord is asked for it only when a client asks
     answer = shop.ask("GET", f"/mj/task/{grid['id']}/image-seed").object()
-    assert (answer["code"], answer["result"]) == (1, grid["seed"])
+    assert (answer["code"], answer["result"]) == (1, shop.task(grid["id"])["seed"])
     running = shop.post("imagine", prompt="[run=9] x")["result"]
     assert shop.ask("GET", f"/mj/task/{running}/image-seed").object()["code"] == 4
     assert shop.ask("GET", "/mj/task/1/image-seed").object()["code"] == 3
@@ -756,7 +791,7 @@ def test_the_hook_is_told_of_every_change(shop: Shop, receiver: Receiver, dialec
     assert len({json.dumps(task) for task in bodies if task["status"] == "SUCCESS"}) == 1
     assert {task["id"] for task in bodies} == {accepted.provider_ref}
     assert bodies[-1]["imageUrl"] == shop.task(accepted.provider_ref)["imageUrl"]
-    adopted = shop.customer.adapter.adopt(bodies[0])
+    adopted = shop.customer.adapter.adopt(bodies[0], shop.customer.lost(IMAGINE, "x"))
     assert adopted == Accepted(provider_ref=accepted.provider_ref)
     headers = receiver.asked("POST /hook")[0].headers
     assert not any("signature" in name.lower() or name.lower() == "authorization" for name in headers)
