@@ -51,6 +51,7 @@ class Midjourney(RemoteAdapter):
     batch_size = 100
     can_find = True
     fetches_addresses = False  # base64Array takes data URLs only (section 3)
+    keeps_results = True  # in the proxy's own storage (section 10)
     finds_by_callback = True  # notifyHook brings the whole task, also one that /task/list has forgotten
 
     def __init__(self, credentials: Credentials) -> None:
