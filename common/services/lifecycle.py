@@ -490,12 +490,9 @@ def _new_addresses(session: Session, claim: Claim, fresh: Sequence[Output]) -> N
     known = session.scalars(select(JobAttempt.outputs).where(JobAttempt.id == claim.attempt_id)).one() or []
     stored_ones = set(session.scalars(select(Artifact.number).where(Artifact.job_id == claim.job_id)))
     outputs = list(known)
-    for place, output in enumerate(fresh[: len(known)]):
-        was = known[place]
-        if place + 1 not in stored_ones and (was.get("url"), was.get("base64")) != (
-            output.url,
-            output.base64,
-        ):
+    for place, (was, output) in enumerate(zip(known, fresh, strict=False)):
+        is_new = (output.url, output.base64) != (was.get("url"), was.get("base64"))
+        if is_new and place + 1 not in stored_ones:
             outputs[place] = _with_end(output)
     if outputs == known:
         message = "The provider's result is gone: asked again, it names the same dead address."
@@ -683,9 +680,7 @@ def cancel(session: Session, job_id: str) -> bool:
         return False
     if waits.step == Step.SUBMIT and waits.attempt_id is None:
         _end_free(session, job_id, canceled=True)
-    elif (
-        waits.step == Step.STORE or status == Status.STORING
-    ):  # made; perhaps asked for its addresses once more
+    elif waits.step == Step.STORE or status == Status.STORING:  # it is made, wherever it is fetched from
         _end_canceled(session, job_id)
     else:
         _ask_to_stop(session, job_id)
