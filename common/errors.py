@@ -161,3 +161,7 @@ class LedgerBroken(Exception):
 
 class StorageUnavailable(Exception):
     """The operator's storage cannot be reached or refuses; what is to be stored is kept and tried again."""
+
+
+class StorageRefused(StorageUnavailable):
+    """The operator's storage refuses this very object, and may well take others; it is kept and tried again."""

@@ -95,6 +95,7 @@ class Settings(BaseSettings):
     # The engine.
     lease_s: Annotated[float, Field(gt=0)] = 60.0  # a claim older than this belongs to nobody
     reconcile_window_s: Annotated[float, Field(ge=0)] = 120.0  # how long an unknown submit is looked for
+    source_patience_s: Annotated[float, Field(ge=0)] = 30.0  # how long a result's address may refuse
     poll_interval_s: Annotated[float, Field(ge=0)] = 0.0  # > 0 overrides every model's own rhythm
     tick_s: Annotated[float, Field(gt=0)] = 1.0  # beat: due work
     sweep_s: Annotated[float, Field(gt=0)] = 5.0  # beat: forgotten work

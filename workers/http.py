@@ -58,6 +58,7 @@ class AioHttp:
         self._downloads = _LazySession(
             lambda: _session(downloads, self.allow_private, resolver, unpack=False)
         )
+        self._own_downloads = _LazySession(lambda: _session(downloads, True, resolver, unpack=False))
 
     async def send(
         self,
@@ -91,6 +92,10 @@ class AioHttp:
         """The `Http` of one account: its own server may be private, anything else it names must be public."""
         return _AccountHttp(self, base_url)
 
+    def home(self, base_url: str) -> Home:
+        """Where the results of one account may be fetched although its server is private."""
+        return Home(base_url, self._own_downloads.get)
+
     @property
     def downloads(self) -> aiohttp.ClientSession:
         """The guarded session for `workers.media.fetch`. Needs the running event loop."""
@@ -98,7 +103,7 @@ class AioHttp:
 
     async def close(self) -> None:
         """Close all connections. Using it again afterwards opens new ones."""
-        for session in (self._own, self._foreign, self._downloads):
+        for session in (self._own, self._foreign, self._downloads, self._own_downloads):
             await session.close()
 
     async def _exchange(
@@ -152,6 +157,23 @@ class _AccountHttp:
         """Raises NotSent or Unanswered; any HTTP status is a Reply."""
         send = self._http.send if _origin(url) == self._origin else self._http.send_guarded
         return await send(method, url, headers=headers, json=json, body=body, timeout_s=timeout_s)
+
+
+class Home:
+    """An account's own server: exactly its scheme, host and port. The operator chose it, so it may be private."""
+
+    def __init__(self, base_url: str, session: Callable[[], aiohttp.ClientSession]) -> None:
+        self._origin = _origin(base_url)
+        self._session = session
+
+    def has(self, url: URL) -> bool:
+        """Whether an address is at this server."""
+        return self._origin is not None and _origin(str(url)) == self._origin
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session for downloads from there, and from nowhere else. Needs the running event loop."""
+        return self._session()
 
 
 class _LazySession:

@@ -285,6 +285,7 @@ class Adapter(ABC):
     fetches_addresses: ClassVar[bool] = (
         True  # whether it takes the addresses of pictures, not only their bytes
     )
+    keeps_results: ClassVar[bool] = False  # whether results may lie at the account's own address
     finds_by_callback: bool = (
         False  # whether a lost submit may reveal itself by calling back; some say it per account
     )

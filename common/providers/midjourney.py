@@ -57,6 +57,7 @@ class Midjourney(RemoteAdapter):
     can_find = True
     find_sends = ("mask",)  # a found window is answered with it
     fetches_addresses = False  # base64Array takes data URLs only (section 3)
+    keeps_results = True  # in the proxy's own storage (section 10)
     finds_by_callback = True  # notifyHook brings the whole task, also one that /task/list has forgotten
 
     def __init__(self, credentials: Credentials) -> None:

@@ -66,6 +66,7 @@ class Claim:
     cancel_requested: bool
     finished: bool  # the job has ended; its result is still waited for
     handle: Handle | None = None
+    made: bool = False  # the provider has made it: a poll asks for new addresses only
 
     @property
     def key(self) -> str:
@@ -194,7 +195,8 @@ def _take(
     rows = session.execute(
         select(
             JobStep.job_id, JobStep.step, JobStep.model, JobStep.attempt_id, JobStep.failures, JobStep.cancel_at,
-            JobStep.created_at, JobAttempt.account_id, JobAttempt.provider_ref, JobAttempt.memo, Job.status, *more,
+            JobStep.created_at, JobAttempt.account_id, JobAttempt.provider_ref, JobAttempt.memo,
+            JobAttempt.ended_at, Job.status, *more,
         )
         .join(JobAttempt, JobAttempt.id == JobStep.attempt_id)
         .join(Job, Job.id == JobStep.job_id)
@@ -228,6 +230,7 @@ def _common(row: Row[Any], token: str) -> dict[str, Any]:
         "failures": row.failures,
         "cancel_requested": row.cancel_at is not None,
         "finished": row.status in TERMINAL,
+        "made": row.ended_at is not None,
     }
 
 

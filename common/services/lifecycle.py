@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Integer, String, Text, bindparam, case, delete, func, insert, literal, select, update
@@ -27,6 +28,7 @@ from common.providers.base import (
     NotAccepted,
     NoVerdict,
     Output,
+    PollVerdict,
     Rejected,
     Running,
     Succeeded,
@@ -53,7 +55,10 @@ LATE_POLL_S = 30.0
 CANCELED = "Canceled by the user."
 # What the timeline tells that no other row shows.
 SUBMIT_UNKNOWN, ADOPTED, LATE_SUCCESS, REFUNDED = "submit_unknown", "adopted", "late_success", "refunded"
-SOURCE_GONE = "source_gone"
+SOURCE_GONE, ASKED_ANEW, STORAGE_REFUSED = "source_gone", "asked_anew", "storage_refused"
+# Asking a provider for new addresses of what it made. Jimeng, the most forgetful, keeps a record for 12 hours, and a
+# film's address lives for one (its fact sheet, A4 and A8): so often is enough to outlast any absence of our storage.
+ANEW_LIMIT = 12
 SHARE = "share"  # in an attempt's memo: how much of what the price is for was made
 _LONGEST_BACKOFF_S = 60.0
 _HELD = (
@@ -295,9 +300,7 @@ def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
 
 def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
     values: dict[str, Any] = {
-        "outputs": [
-            {**asdict(output), "expires_at": clock.epoch() + output.lives_s} for output in verdict.outputs
-        ],
+        "outputs": [_with_end(output) for output in verdict.outputs],
         "ended_at": clock.now(),
     }
     added = dict(verdict.memo)
@@ -328,6 +331,10 @@ def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
     session.execute(
         update(Job).where(Job.id == claim.job_id).values(told).execution_options(synchronize_session=False)
     )
+
+
+def _with_end(output: Output) -> dict[str, Any]:
+    return {**asdict(output), "expires_at": clock.epoch() + output.lives_s}
 
 
 def failed(session: Session, claim: Claim, verdict: Failed) -> None:
@@ -414,17 +421,106 @@ def stored(session: Session, claim: Claim, results: Iterable[Stored]) -> None:
 
 def partly_stored(
     session: Session, claim: StoreClaim, results: Sequence[Stored], *, retry_in_s: float | None = None,
-    refused: bool = False,
+    refusals: int | None = None,
 ) -> None:  # fmt: skip
     """Something did not work this time: keep what is stored, try the rest again later.
 
-    `refused`: it is the source that does not give it; that is counted apart, since it may become final.
+    `refusals`: how often in a row the source has refused by now, where that has changed; it may become final.
     """
     delay = retry_in_s if retry_in_s is not None else _backoff_s(claim.failures)
     _release(session, claim, step=Step.STORE, due_in_s=delay, failures=claim.failures + 1,
-             refusals=claim.refusals + refused)  # fmt: skip
+             refusals=claim.refusals if refusals is None else refusals)  # fmt: skip
     _keep(session, claim, results)
     _mark_late(session, claim.job_id, anything=bool(results))
+
+
+def storage_refused(
+    session: Session, claim: StoreClaim, results: Sequence[Stored], message: str, *, retry_in_s: float
+) -> None:
+    """Our storage takes other objects but not this one: it waits alone, and its timeline says so once."""
+    partly_stored(session, claim, results, retry_in_s=retry_in_s, refusals=0)
+    if not _notes(session, claim.job_id, STORAGE_REFUSED):
+        note(session, claim.job_id, STORAGE_REFUSED, message)
+
+
+def source_gone(
+    session: Session, claim: StoreClaim, results: Sequence[Stored], message: str, *, expired: bool
+) -> None:
+    """The provider's addresses give nothing any more: it is asked for new ones, and only then the job fails.
+
+    It is asked once, and again only about addresses whose time was over (`expired`), which happens where our own
+    storage is away for longer than they live; never twice within SOURCE_PATIENCE_S.
+    """
+    asked = _notes(session, claim.job_id, ASKED_ANEW)
+    is_new = not asked or (expired and asked[-1].timestamp() + settings().source_patience_s < clock.epoch())
+    if not is_new or len(asked) >= ANEW_LIMIT or claim.handle is None or claim.model not in MODELS:
+        unstorable(session, claim, results, message)
+        return
+    # It takes no slot, since nothing runs any more; and the job's own deadline was for the generation.
+    _release(session, claim, step=Step.POLL, due_in_s=0, failures=0, refusals=0, slots=0,
+             deadline_at=clock.epoch() + LATE_WINDOW_S)  # fmt: skip
+    _keep(session, claim, results)
+    _mark_late(session, claim.job_id, anything=bool(results))
+    note(session, claim.job_id, ASKED_ANEW, message)
+    after_commit(session, lambda: queue.nudge(Step.POLL))
+
+
+def asked_anew(session: Session, claim: Claim, seen: PollVerdict) -> None:
+    """What the provider says when it is asked for the addresses once more (`Claim.made`). For users it goes on storing.
+
+    Whatever it says now, it made the result once: nothing is submitted or charged again.
+    """
+    match seen:
+        case Succeeded(outputs=(_, *_)):
+            _new_addresses(session, claim, seen.outputs)
+        case Succeeded():
+            unstorable(session, claim, [], "The provider's result is gone: it names no media any more.")
+        case Failed():
+            unstorable(session, claim, [], f"The provider's result is gone: {seen.message}")
+        case NoVerdict(gone=True) if claim.failures + 1 >= GONE_LIMIT:
+            unstorable(session, claim, [], f"The provider's result is gone: {seen.message}")
+        case Running() | NoVerdict():
+            said_s = seen.retry_after_s if isinstance(seen, NoVerdict) else None
+            pause_s = max(_interval_s(claim), _backoff_s(claim.failures)) if said_s is None else said_s
+            _release(session, claim, step=Step.POLL, due_in_s=pause_s, failures=claim.failures + 1)
+
+
+def _new_addresses(session: Session, claim: Claim, fresh: Sequence[Output]) -> None:
+    """Go on with the new addresses of what is not stored yet; if there are none, that was it."""
+    known = session.scalars(select(JobAttempt.outputs).where(JobAttempt.id == claim.attempt_id)).one() or []
+    stored_ones = set(session.scalars(select(Artifact.number).where(Artifact.job_id == claim.job_id)))
+    outputs = list(known)
+    for place, (was, output) in enumerate(zip(known, fresh, strict=False)):
+        is_new = (output.url, output.base64) != (was.get("url"), was.get("base64"))
+        if is_new and place + 1 not in stored_ones:
+            outputs[place] = _with_end(output)
+    if outputs == known:
+        message = "The provider's result is gone: asked again, it names the same dead address."
+        unstorable(session, claim, [], message)
+        return
+    first_dies = min(
+        each.get("expires_at", 0.0)
+        for number, each in enumerate(outputs, start=1)
+        if number not in stored_ones
+    )
+    canceled = _release(
+        session, claim, step=Step.STORE, due_in_s=0, failures=0, refusals=0, expires_at=first_dies
+    )
+    session.execute(
+        update(JobAttempt)
+        .where(JobAttempt.id == claim.attempt_id)
+        .values(outputs=outputs)
+        .execution_options(synchronize_session=False)
+    )
+    if canceled:
+        _end_canceled(session, claim.job_id)
+    after_commit(session, lambda: queue.nudge(Step.STORE))
+
+
+def _notes(session: Session, job_id: str, kind: str) -> Sequence[datetime]:
+    """When such a thing was noted, the first time first."""
+    query = select(JobEvent.created_at).where(JobEvent.job_id == job_id, JobEvent.kind == kind)
+    return session.scalars(query.order_by(JobEvent.id)).all()
 
 
 def unstorable(session: Session, claim: Claim, results: Sequence[Stored], message: str) -> None:
@@ -577,11 +673,14 @@ def cancel(session: Session, job_id: str) -> bool:
         .where(JobStep.job_id == job_id)
         .with_for_update()  # whoever ends a job has this row first
     ).one_or_none()
-    if waits is None or session.scalars(select(Job.status).where(Job.id == job_id)).one() in TERMINAL:
+    if waits is None:
+        return False
+    status = session.scalars(select(Job.status).where(Job.id == job_id)).one()
+    if status in TERMINAL:
         return False
     if waits.step == Step.SUBMIT and waits.attempt_id is None:
         _end_free(session, job_id, canceled=True)
-    elif waits.step == Step.STORE:
+    elif waits.step == Step.STORE or status == Status.STORING:  # it is made, wherever it is fetched from
         _end_canceled(session, job_id)
     else:
         _ask_to_stop(session, job_id)
@@ -605,7 +704,8 @@ def past_deadline(session: Session, limit: int = 200) -> int:
 
     Queued: failed, free. Running: failed, free, and still watched, also by a worker that is just looking at it. A
     watched one whose window is over is forgotten. A submit in flight and a lost one are decided by their own rules,
-    soon; and what is being stored has no deadline: its source's life is the limit.
+    soon; and what is being stored has no deadline: its source's life is the limit. Who is asked for its addresses
+    once more has a while for that: then it fails as what cannot be stored.
     """
     rows = session.execute(
         select(JobStep.job_id, JobStep.step, JobStep.cancel_at, JobStep.user_id, Job.status)
@@ -621,6 +721,10 @@ def past_deadline(session: Session, limit: int = 200) -> int:
     for row in sorted(rows, key=lambda row: str(row.user_id)):
         if row.status in TERMINAL:
             _forget(session, row.job_id)
+        elif row.status == Status.STORING:
+            with _alone(session, row.job_id):
+                _end_free(session, row.job_id, canceled=row.cancel_at is not None, code=ErrorCode.STORAGE_FAILED,
+                          message=_NO_ADDRESS, retryable=True)  # fmt: skip
         else:
             with _alone(session, row.job_id):
                 _end_free(session, row.job_id, canceled=row.cancel_at is not None, code=ErrorCode.TIMEOUT,
@@ -632,6 +736,7 @@ _TOO_LATE = {
     Step.SUBMIT: "No provider account could take this job before its deadline.",
     Step.POLL: "The provider did not finish before this job's deadline.",
 }
+_NO_ADDRESS = "The provider's result is gone: it did not say in time where it is now."
 
 
 # ---------------------------------------------------------------- submits that a worker left behind
@@ -821,7 +926,7 @@ def _first_poll_s(model_s: float) -> float:
 
 
 def _backoff_s(failures: int) -> float:
-    return float(min(2.0**failures, _LONGEST_BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311
+    return float(min(2.0 ** min(failures, 16), _LONGEST_BACKOFF_S) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 def outputs_of(raw: Sequence[dict[str, Any]]) -> list[Output]:

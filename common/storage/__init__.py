@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from common.settings import Settings, settings
-from common.storage.keys import artifact_key, check_key, day_prefix, thumbnail_key, upload_key
+from common.storage.keys import ROOMS, artifact_key, check_key, day_prefix, thumbnail_key, upload_key
 from common.storage.local import LocalStorage
 from common.storage.objects import StoredObject
 
@@ -33,7 +33,10 @@ class Storage(Protocol):
     """A flat store of objects by key. Every method may be repeated; StorageUnavailable means: try later."""
 
     def put(self, key: str, path: Path, content_type: str) -> None:
-        """Keep the file's content under the key, atomically; the same key again replaces it."""
+        """Keep the file's content under the key, atomically; the same key again replaces it.
+
+        Raises StorageRefused where it is this object that is not taken.
+        """
 
     def delete(self, key: str) -> None:
         """Forget the object; a missing one is fine."""
@@ -60,7 +63,6 @@ class Storage(Protocol):
         """What an answer shows now: signed if the operator set COS_SIGNED_URL_S. Never written down."""
 
 
-ROOMS = ("artifacts", "uploads")  # what our keys begin with
 _PAGE = 500
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,10 +22,12 @@ from qcloud_cos import (
 )
 
 from common.clock import epoch
-from common.errors import StorageUnavailable
+from common.errors import StorageRefused, StorageUnavailable
 from common.settings import BadSettings
-from common.storage.keys import check_key
+from common.storage.keys import ROOMS, check_key
 from common.storage.objects import StoredObject
+
+log = logging.getLogger(__name__)
 
 # At DEBUG the SDK prints its signing key, at ERROR a stack for each failed try. We report failures ourselves.
 _SDK_LOG = logging.getLogger("qcloud_cos")
@@ -42,9 +45,68 @@ _LARGE_AT_ONCE = threading.BoundedSemaphore(2)  # bounds that memory for the pro
 _RETRIES = 1
 _CONNECTIONS = 32
 _PAGE = 1000
+_MOST_PAGES = 50  # of unfinished uploads that one sweep looks at in each room; the rest is for the next one
 _CACHE = "public, max-age=31536000, immutable"  # a key never gets another content
 _SECURITY_TOKEN = "x-cos-security-token"
 _LOOPBACK = "127.0.0.1,localhost,::1"  # never behind a proxy
+
+
+class Refusal(StrEnum):
+    """What an error of COS is about, and so what we do. Whatever it is, what was to be stored is tried again."""
+
+    LATER = "COS is in trouble or busy"  # counts as an absence of the storage
+    OBJECT = "this object is not taken"  # it waits alone, the others go on
+    MISSING = "there is no such object"
+    # For the operator; until it is mended, an absence of the storage.
+    CREDENTIALS = "the keys, their rights or this machine's clock are wrong"
+    SETUP = "the bucket's name, region or address is wrong"
+    BALANCE = "Tencent has stopped the account: it is in arrears"
+
+
+# Every code of tencent_cos.md, section 7. Of those that are tried no more elsewhere, an object that is refused is
+# tried again rarely: it costs little, and a bucket's settings may change.
+CODES: Mapping[str, Refusal] = {
+    **dict.fromkeys(
+        (
+            "BadDigest",
+            "InvalidDigest",
+            "EntityTooLarge",
+            "InvalidArgument",
+            "BadRequest",
+            "MissingContentLength",
+        ),
+        Refusal.OBJECT,
+    ),
+    **dict.fromkeys(("FileAlreadyExists", "PathConflict"), Refusal.OBJECT),
+    "NoSuchUpload": Refusal.OBJECT,  # aborted meanwhile: the next try begins a new one
+    "NoSuchKey": Refusal.MISSING,
+    **dict.fromkeys(("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"), Refusal.CREDENTIALS),
+    **dict.fromkeys(("RequestTimeTooSkewed", "ExpiredToken"), Refusal.CREDENTIALS),
+    **dict.fromkeys(("NoSuchBucket", "BucketAlreadyExists"), Refusal.SETUP),
+    **dict.fromkeys(("DownloadForbidden", "PathStyleDomainForbidden"), Refusal.SETUP),  # section 2
+    "UnavailableForLegalReasons": Refusal.BALANCE,
+    **dict.fromkeys(("InternalError", "ServiceUnavailable", "SlowDown"), Refusal.LATER),
+}
+# Where there is no code that we know: answers to HEAD have none, nor have those of whatever stands in between.
+_STATUSES: Mapping[int, Refusal] = {
+    401: Refusal.CREDENTIALS,
+    403: Refusal.CREDENTIALS,
+    404: Refusal.SETUP,
+    405: Refusal.SETUP,
+    407: Refusal.SETUP,
+    408: Refusal.LATER,
+    425: Refusal.LATER,
+    429: Refusal.LATER,
+    451: Refusal.BALANCE,
+}
+_FOR_THE_OPERATOR = (Refusal.CREDENTIALS, Refusal.SETUP, Refusal.BALANCE)
+
+
+def meaning(status: int, code: str) -> Refusal:
+    """What an error is about: by its code, else by its HTTP status (200 with an error in its body among them)."""
+    if code in CODES:
+        return CODES[code]
+    return _STATUSES.get(status, Refusal.OBJECT if 400 <= status < 500 else Refusal.LATER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +129,14 @@ class CosStorage:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._client = _client(bucket, _TIMEOUT_S)
-        self._parts_client = _client(bucket, _PARTS_TIMEOUT_S)
+        self._client = CosS3Client(_config(bucket, _TIMEOUT_S), retry=_RETRIES)
+        self._parts_client = _PartsClient(_config(bucket, _PARTS_TIMEOUT_S), retry=_RETRIES)
 
     def put(self, key: str, path: Path, content_type: str) -> None:
         """Upload the file; COS shows an object only once it is whole; the same key again replaces it.
 
-        Raises StorageUnavailable for whatever COS or the network does, ValueError for an impossible key,
-        and OSError where `path` cannot be read.
+        Raises StorageUnavailable for whatever COS or the network does, StorageRefused among them where it is about
+        this object alone, ValueError for an impossible key, and OSError where `path` cannot be read.
         """
         check_key(key)
         send = self._put_whole if path.stat().st_size <= SINGLE_PUT_BYTES else self._put_in_parts
@@ -117,14 +179,29 @@ class CosStorage:
             marker = page.get("NextMarker") or (listed[-1]["Key"] if listed else "")
 
     def sweep(self, older_than_s: float) -> int:
-        """Abort uploads in parts that were begun longer ago than that: their parts cost money and are shown nowhere."""
-        page = _ask(lambda: self._client.list_multipart_uploads(Bucket=self._bucket.name, MaxUploads=_PAGE))
-        old = [each for each in page.get("Upload", ()) if _epoch(each["Initiated"]) < epoch() - older_than_s]
+        """Abort uploads in parts that were begun longer ago than that: their parts cost money and are shown nowhere.
+
+        Only those of our own rooms: others may use the bucket too.
+        """
+        old = [each for room in ROOMS for each in self._unfinished(f"{room}/")
+               if _epoch(each["Initiated"]) < epoch() - older_than_s]  # fmt: skip
         for each in old:
             _ask(lambda: self._client.abort_multipart_upload(
                 Bucket=self._bucket.name, Key=each["Key"], UploadId=each["UploadId"]  # noqa: B023 - called at once
             ))  # fmt: skip
         return len(old)
+
+    def _unfinished(self, prefix: str) -> Iterator[Mapping[str, str]]:
+        """Uploads in parts that are neither complete nor aborted, a thousand in a call and only so many of them."""
+        after = {"KeyMarker": "", "UploadIdMarker": ""}
+        for _ in range(_MOST_PAGES):
+            page = _ask(lambda: self._client.list_multipart_uploads(
+                Bucket=self._bucket.name, Prefix=prefix, MaxUploads=_PAGE, **after  # noqa: B023 - called at once
+            ))  # fmt: skip
+            yield from page.get("Upload", ())
+            after = {name: page.get(f"Next{name}") or "" for name in after}
+            if page.get("IsTruncated") != "true" or not after["KeyMarker"]:
+                return
 
     def url(self, key: str) -> str:
         """Where users fetch it, unsigned: the public domain, else the API host."""
@@ -180,9 +257,9 @@ class CosStorage:
         """Goes on with an unfinished upload of the same key where the parts already there match."""
         with _LARGE_AT_ONCE:
             return _ask(
-                lambda: self._parts_client.upload_file(
+                lambda: self._parts_client.put(
+                    key,
                     Bucket=self._bucket.name,
-                    Key=key,
                     LocalFilePath=str(path),
                     PartSize=PART_MB,
                     MAXThread=_PART_THREADS,
@@ -191,11 +268,38 @@ class CosStorage:
             )
 
 
-def _client(bucket: Bucket, timeout_s: tuple[float, float]) -> CosS3Client:
-    """A client of the SDK; all of them share one connection pool per process. Raises BadSettings."""
+class _PartsClient(CosS3Client):  # type: ignore[misc]
+    """The SDK's threads keep to themselves why a part was refused; this one tells."""
+
+    def __init__(self, config: CosConfig, retry: int) -> None:
+        super().__init__(config, retry=retry)
+        self._refused: dict[str, CosServiceError] = {}  # by key
+
+    def put(self, key: str, **options: Any) -> Any:
+        """`upload_file`, that raises COS's own refusal where one of the parts met one."""
+        self._refused.pop(key, None)
+        try:
+            return self.upload_file(Key=key, **options)
+        except CosClientError:
+            refusal = self._refused.pop(key, None)
+            if refusal is None:
+                raise
+            raise refusal from None
+
+    def upload_part(self, bucket: str, key: str, *rest: Any, **options: Any) -> Any:
+        """Called by the SDK's threads."""
+        try:
+            return super().upload_part(bucket, key, *rest, **options)
+        except CosServiceError as error:
+            self._refused[key] = error
+            raise
+
+
+def _config(bucket: Bucket, timeout_s: tuple[float, float]) -> CosConfig:
+    """How the SDK gets there; all its clients share one connection pool per process. Raises BadSettings."""
     excluded = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
     try:
-        config = CosConfig(
+        return CosConfig(
             Region=bucket.region or None,
             SecretId=bucket.secret_id,
             SecretKey=bucket.secret_key,
@@ -209,7 +313,6 @@ def _client(bucket: Bucket, timeout_s: tuple[float, float]) -> CosS3Client:
         )
     except CosClientError as error:  # a blank in a key, an impossible region; the value is not repeated
         raise BadSettings(f"settings: COS_REGION or COS_SECRET_…: {error}") from None
-    return CosS3Client(config, retry=_RETRIES)
 
 
 def _is_confirmed(answer: Mapping[str, Any]) -> bool:
@@ -232,7 +335,7 @@ def _ask(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except CosServiceError as error:
-        raise StorageUnavailable(f"COS refused: {_refusal(error)}") from None
+        raise _refusal(error) from None
     except CosClientError as error:
         cause = type(error.__context__).__name__ if error.__context__ else "upload incomplete"
         raise StorageUnavailable(f"COS cannot be reached: {cause}") from None
@@ -240,10 +343,15 @@ def _ask(call: Callable[[], Any]) -> Any:
         raise StorageUnavailable(f"COS answered unreadably: {type(error).__name__}") from None
 
 
-def _refusal(error: CosServiceError) -> str:
-    """Status and code; the message of COS may quote the string to sign."""
+def _refusal(error: CosServiceError) -> StorageUnavailable:
+    """Status, code and what they mean; the message of COS may quote the string to sign."""
+    status = int(error.get_status_code())
     try:
         code = str(error.get_error_code())
     except (KeyError, TypeError):
         code = "Unknown"
-    return f"{error.get_status_code()} {code}"[:120]
+    means = meaning(status, code)
+    words = f"COS refused: {f'{status} {code}'[:100]} ({means})"
+    if means in _FOR_THE_OPERATOR:
+        log.error("the storage needs its operator: %s", words)
+    return StorageRefused(words) if means is Refusal.OBJECT else StorageUnavailable(words)

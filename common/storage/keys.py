@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+ROOMS = ("artifacts", "uploads")  # what our keys begin with
 KEY_BYTES = 850  # the limit of Tencent COS
 
 

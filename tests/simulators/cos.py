@@ -281,18 +281,29 @@ class Cos(Simulator):
         return self._document("ListPartsResult", nodes)
 
     def _list_uploads(self, query: Mapping[str, str]) -> web.Response:
-        """All of them: nobody leaves a thousand unfinished."""
-        prefix = query.get("prefix", "")
+        """By key and then by age, a page at a time, from behind the two markers."""
+        prefix, after = query.get("prefix", ""), query.get("key-marker", "")
+        seen = query.get("upload-id-marker", "") if after else ""
+        limit = min(int(query.get("max-uploads") or _MOST_KEYS), _MOST_KEYS)
         encode = quote if query.get("encoding-type") == "url" else str
-        uploads = sorted(self._inside.uploads.values(), key=lambda upload: (upload.key, upload.made_at))
-        nodes: list[Node] = [("Bucket", self.bucket), ("Prefix", encode(prefix)), ("IsTruncated", "false")]
+        uploads = sorted(self._inside.uploads.values(), key=lambda upload: (upload.key, upload.id))
+        found = [
+            upload
+            for upload in uploads
+            if upload.key.startswith(prefix)
+            and (upload.key > after or (upload.key == after and "" < seen < upload.id))
+        ]
+        is_cut = str(len(found) > limit).lower()
+        nodes: list[Node] = [("Bucket", self.bucket), ("Prefix", encode(prefix)), ("IsTruncated", is_cut)]
+        if len(found) > limit:
+            last = found[limit - 1]
+            nodes += [("NextKeyMarker", encode(last.key)), ("NextUploadIdMarker", last.id)]
         nodes += [
             (
                 "Upload",
                 [("Key", encode(upload.key)), ("UploadId", upload.id), ("Initiated", _iso(upload.made_at))],
             )
-            for upload in uploads
-            if upload.key.startswith(prefix)
+            for upload in found[:limit]
         ]
         return self._document("ListMultipartUploadsResult", nodes)
 

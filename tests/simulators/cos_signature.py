@@ -88,8 +88,13 @@ def signature(asked: Asked, given: Mapping[str, str], secret_key: str) -> str:
         )
     )
     digest = hashlib.sha1(text.encode()).hexdigest()
-    sign_key = _hmac(secret_key, given["q-key-time"])
-    return _hmac(sign_key, f"{given['q-sign-algorithm']}\n{given['q-sign-time']}\n{digest}\n")
+    key = sign_key(secret_key, given["q-key-time"])
+    return _hmac(key, f"{given['q-sign-algorithm']}\n{given['q-sign-time']}\n{digest}\n")
+
+
+def sign_key(secret_key: str, key_time: str) -> str:
+    """Step 2 of section 3: the key of a period, as hexadecimal text."""
+    return _hmac(secret_key, key_time)
 
 
 def _given(asked: Asked) -> Mapping[str, str]:

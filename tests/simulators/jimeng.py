@@ -132,6 +132,12 @@ class Jimeng(Provider[JimengTask]):
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [web.post("/", self._called_by_gateway)]
 
+    def expire_links(self) -> None:
+        """As if their time were over: the next look brings new ones."""
+        super().expire_links()
+        for task in list(self.generations.values()):
+            task.die_at = 0.0
+
     # ------------------------------------------------------------ the gateway
 
     async def _called_by_gateway(self, request: web.Request) -> web.Response:

@@ -148,6 +148,12 @@ class Kling(Provider[KlingTask]):
         self._places = 0  # that those under way have taken
         self._submitted: deque[float] = deque()
 
+    def expire_links(self) -> None:
+        """Its addresses die before the files do, which are kept for 30 days (section 8): a look brings new ones."""
+        super().expire_links()
+        for task in list(self.generations.values()):
+            task.results = None
+
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         for path in LEGACY:
             yield web.post(path, self._guarded(partial(self._create, path), with_jwt=True))
@@ -423,7 +429,7 @@ class Kling(Provider[KlingTask]):
         """The URLs of its files, which are made when they are fetched."""
         if task.results is None:
             task.results = [self._publish(task, *made) for made in _makes(task)]
-            if task.video_s is not None:
+            if task.video_s is not None and not task.films:
                 task.films = [f"v-{uuid.uuid4().hex[:16]}" for _ in task.results]
                 self._films |= dict.fromkeys(task.films, task)
         return task.results

@@ -44,7 +44,7 @@ class MediaHost(Simulator):
         self._files: dict[str, File] = {}
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        return [web.get("/files/{token}/{name}", self._fetch)]
+        return [web.get("/files/{token}/{name}", self.fetch)]
 
     def publish(
         self,
@@ -68,7 +68,8 @@ class MediaHost(Simulator):
         """Let a URL be dead from now on."""
         self._files[url.split("/")[-2]].dies_at = 0.0
 
-    async def _fetch(self, request: web.Request) -> web.StreamResponse:
+    async def fetch(self, request: web.Request) -> web.StreamResponse:
+        """Answer for one file; other servers may keep files of this host, too."""
         leaked = [name for name in _SECRET_HEADERS if name in request.headers]
         if leaked:
             self.leaks.append(f"{leaked[0]} sent to {request.path}")

@@ -72,6 +72,7 @@ class Midjourney(Provider[MidjourneyTask]):
         super().__init__(media, pace)
         self.account = MidjourneyAccount("mj-simulated-secret")
         self.dialect: Dialect = dialect
+        self.keeps_results = False  # whether they are in this server's own storage
         self.notify_hook = ""  # the server's own; a task's wins
         self.banned_words: tuple[str, ...] = BANNED_WORDS  # NZ looks for them
         self._known: dict[str, MidjourneyTask] = {}
@@ -100,6 +101,7 @@ class Midjourney(Provider[MidjourneyTask]):
                 spoken = "TA" if prefix else dialects  # NZ has no prefixes
                 yield web.route(method, f"{prefix}/mj{path}", self._guarded(work, spoken))
         yield web.get("/health", self._health)
+        yield web.get("/files/{token}/{name}", self.media.fetch)
 
     def made(self, prompt: str) -> list[MidjourneyTask]:
         """What was accepted for this prompt, whatever flags a client has put behind it."""
@@ -438,9 +440,11 @@ class Midjourney(Provider[MidjourneyTask]):
         return told
 
     def _publish(self, task: MidjourneyTask, name: str, make: Callable[[], bytes]) -> str:
+        """Where Discord has it; or this server itself, if it keeps what comes from there (section 10)."""
         life_s = -1.0 if task.wants("expire") else task.done_at + LINK_LIFE_S - time.time()
         content_type = "video/mp4" if name.endswith(".mp4") else "image/png"
-        return self.media.publish(name, content_type, make, lives_s=life_s, truncated=task.wants("truncate"))
+        url = self.media.publish(name, content_type, make, lives_s=life_s, truncated=task.wants("truncate"))
+        return url.replace(self.media.url, self.url) if self.keeps_results else url
 
     # ------------------------------------------------------------ notifyHook (section 8)
 

@@ -30,6 +30,12 @@ class Provider(Simulator, Generic[G]):
         self.pace = pace
         self.generations: dict[str, G] = {}
 
+    def expire_links(self) -> None:
+        """Let every result's URL be dead from now on, while the records live. Some services give new ones."""
+        for generation in list(self.generations.values()):
+            for url in generation.results or ():
+                self.media.expire(url)
+
     def made(self, prompt: str) -> list[G]:
         """What was accepted for this prompt, the first one first."""
         return [generation for generation in list(self.generations.values()) if generation.prompt == prompt]

@@ -2,7 +2,7 @@
 
 from common.media import MAX_PIXELS, MediaInfo
 from workers.media.download import Limits, StoredFile, fetch
-from workers.media.errors import SourceGone, SourceRefused, SourceTrouble
+from workers.media.errors import SourceExpired, SourceGone, SourceRefused, SourceTrouble
 from workers.media.look import (
     THUMBNAIL_EXTENSION,
     THUMBNAIL_TYPE,
@@ -17,6 +17,7 @@ __all__ = [
     "THUMBNAIL_TYPE",
     "Limits",
     "MediaInfo",
+    "SourceExpired",
     "SourceGone",
     "SourceRefused",
     "SourceTrouble",

@@ -23,7 +23,8 @@ from yarl import URL
 from common.media import HEAD_BYTES, NOT_MEDIA, sniff
 from common.providers.base import Output
 from workers.addresses import AddressRefused, check_url, parse_url
-from workers.media.errors import SourceGone, SourceRefused, SourceTrouble
+from workers.http import Home
+from workers.media.errors import SourceExpired, SourceGone, SourceRefused, SourceTrouble
 
 CHUNK_BYTES = 64 * 1024
 _BLOCK_BYTES = 4 * CHUNK_BYTES  # written at once: fewer hops between loop and thread
@@ -71,18 +72,20 @@ async def fetch(
     allow_private: bool,
     limits: Limits = Limits(),
     folder: Path | None = None,
+    home: Home | None = None,
 ) -> StoredFile:
     """Bring one output here: from its URL, or out of its base64.
 
     `session` is `AioHttp.downloads`; nothing of the provider's account goes along. `folder` is where the
-    temporary file is made, by default the system's. Raises SourceGone, SourceRefused or SourceTrouble,
-    and then leaves nothing behind.
+    temporary file is made, by default the system's. `home`: the account's own server, which may be at a private
+    address, if the output may be there. Raises SourceGone, SourceRefused or SourceTrouble, and then leaves nothing
+    behind.
     """
     draft = _Draft(folder, limits.max_bytes)
     try:
         async with asyncio.timeout(limits.total_s):
             if output.url:
-                await _Transfer(session, output.url, draft, allow_private, limits).run()
+                await _Transfer(session, output.url, draft, allow_private, limits, home).run()
             else:
                 await _in_thread(_decode, output.base64 or "", draft)
         return draft.finished()
@@ -164,13 +167,15 @@ class _Transfer:
     """One URL on its way into a draft, continued a few times where it breaks off."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, draft: _Draft, allow_private: bool, limits: Limits
-    ) -> None:
+        self, session: aiohttp.ClientSession, url: str, draft: _Draft, allow_private: bool, limits: Limits,
+        home: Home | None,
+    ) -> None:  # fmt: skip
         self._session = session
         self._url = url
         self._draft = draft
         self._allow_private = allow_private
         self._limits = limits
+        self._home = home
         self._timeout = aiohttp.ClientTimeout(total=None, connect=limits.connect_s, sock_read=limits.idle_s)
         self._begun = False  # the first byte of a body was promised
         self._whole: int | None = None  # bytes of the complete file, where the server says it
@@ -211,29 +216,36 @@ class _Transfer:
                 await _in_thread(self._draft.write, block)
 
     async def _open(self) -> aiohttp.ClientResponse:
-        """The first answer that is no redirect; every address on the way is checked."""
-        target = self._checked(self._url)
+        """The first answer that is no redirect; every address on the way is checked.
+
+        What leaves the account's own server does not come back to it: a stranger would have named it.
+        """
+        target, home = self._checked(self._url, self._home)
         for _ in range(self._limits.redirects + 1):
-            response = await self._request(target)
+            response = await self._request(target, home)
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            target = self._checked(location, base=target)
+            target, home = self._checked(location, home, base=target)
         raise SourceRefused(f"more than {self._limits.redirects} redirects")
 
-    async def _request(self, target: URL) -> aiohttp.ClientResponse:
+    async def _request(self, target: URL, home: Home | None) -> aiohttp.ClientResponse:
+        session = home.session if home else self._session
         try:
-            return await self._session.get(
+            return await session.get(
                 target, headers=self._headers(), allow_redirects=False, timeout=self._timeout
             )
         except (AddressRefused, aiohttp.InvalidURL):
             raise SourceRefused(AddressRefused.__doc__) from None
 
-    def _checked(self, url: str, base: URL | None = None) -> URL:
+    def _checked(self, url: str, home: Home | None, base: URL | None = None) -> tuple[URL, Home | None]:
+        """The address, and the home that it is at."""
         try:
-            target = parse_url(url)
-            return check_url(base.join(target) if base else target, allow_private=self._allow_private)
+            parsed = parse_url(url)
+            target = base.join(parsed) if base else parsed
+            home = home if home and home.has(target) else None
+            return check_url(target, allow_private=self._allow_private or home is not None), home
         except AddressRefused as error:
             raise SourceRefused(str(error)) from None
 
@@ -262,6 +274,8 @@ class _Transfer:
             raise _Broke("the server refuses to continue")
         if status >= 500 or status in _BUSY:
             raise _Broke(f"the server of the file answers {status}")
+        if status == 410:
+            raise SourceExpired("the server of the file answers 410")
         if status >= 400:
             raise SourceGone(f"the server of the file answers {status}")
         raise SourceTrouble(f"the server of the file answers {status}")

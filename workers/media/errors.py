@@ -5,6 +5,10 @@ class SourceGone(Exception):
     """The provider's URL is dead: ask the provider for a new one, or give up."""
 
 
+class SourceExpired(SourceGone):
+    """The provider's URL is dead, and its host says that it will stay so."""
+
+
 class SourceRefused(Exception):
     """What is there will not be stored, however often it is tried: private address, too large, not media."""
 

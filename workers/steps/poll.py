@@ -85,8 +85,8 @@ class Poll(JobFlow[Claim, Seen]):
 
     async def record(self, answered: Answered[Claim, Seen]) -> None:
         """Those still running, the bulk, in one statement; every change on its own."""
-        running = [(claim, seen) for claim, seen in answered if isinstance(seen, Running)]
-        others = [(claim, seen) for claim, seen in answered if not isinstance(seen, Running)]
+        running = [(claim, seen) for claim, seen in answered if isinstance(seen, Running) and not claim.made]
+        others = [(claim, seen) for claim, seen in answered if not isinstance(seen, Running) or claim.made]
         if running:
             await in_transaction(lifecycle.still_running, running)
         if others:
@@ -94,6 +94,9 @@ class Poll(JobFlow[Claim, Seen]):
 
     def write(self, session: Session, claim: Claim, answer: Seen) -> None:
         """One verdict that changes something."""
+        if claim.made and not isinstance(answer, Canceled):
+            lifecycle.asked_anew(session, claim, answer)
+            return
         match answer:
             case Running():
                 lifecycle.still_running(session, [(claim, answer)])
@@ -108,7 +111,8 @@ class Poll(JobFlow[Claim, Seen]):
 
 
 def _is_cancel(claim: Claim) -> bool:
-    return claim.cancel_requested and not claim.finished
+    """Whether the provider is to be asked to stop: it cannot any more where it has done its part."""
+    return claim.cancel_requested and not claim.finished and not claim.made
 
 
 async def _look(adapter: Adapter, http: Http, portion: list[Claim]) -> Answered[Claim, Seen]:

@@ -13,16 +13,17 @@ from urllib.parse import parse_qs, urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
-from qcloud_cos import CosConfig
+from qcloud_cos import CosConfig, CosS3Client
 from qcloud_cos.cos_auth import CosS3Auth
 from requests import Request
 
-from common.errors import StorageUnavailable
+from common.errors import StorageRefused, StorageUnavailable
 from common.settings import BadSettings, Settings
 from common.storage import cos as cos_module
 from common.storage import new_storage
-from common.storage.cos import Bucket, CosStorage
+from common.storage.cos import CODES, Bucket, CosStorage, Refusal
 from tests.simulators.cos import Cos, error_xml
+from tests.simulators.cos_signature import sign_key
 from tests.simulators.frame import Fault
 
 KEY = "artifacts/2026/11/24/job_1/1.png"
@@ -183,6 +184,107 @@ def test_refusals_are_unavailable(
     assert "q-signature" not in told
 
 
+# Every code of section 7, with its HTTP status and what it is about.
+SHEET = [
+    (400, "BadDigest", Refusal.OBJECT),
+    (400, "InvalidDigest", Refusal.OBJECT),
+    (400, "EntityTooLarge", Refusal.OBJECT),
+    (400, "InvalidArgument", Refusal.OBJECT),
+    (400, "BadRequest", Refusal.OBJECT),
+    (403, "AccessDenied", Refusal.CREDENTIALS),
+    (403, "InvalidAccessKeyId", Refusal.CREDENTIALS),
+    (403, "SignatureDoesNotMatch", Refusal.CREDENTIALS),
+    (403, "RequestTimeTooSkewed", Refusal.CREDENTIALS),
+    (403, "ExpiredToken", Refusal.CREDENTIALS),
+    (403, "DownloadForbidden", Refusal.SETUP),
+    (403, "PathStyleDomainForbidden", Refusal.SETUP),
+    (404, "NoSuchBucket", Refusal.SETUP),
+    (404, "NoSuchKey", Refusal.MISSING),
+    (404, "NoSuchUpload", Refusal.OBJECT),
+    (409, "BucketAlreadyExists", Refusal.SETUP),
+    (409, "FileAlreadyExists", Refusal.OBJECT),
+    (409, "PathConflict", Refusal.OBJECT),
+    (411, "MissingContentLength", Refusal.OBJECT),
+    (451, "UnavailableForLegalReasons", Refusal.BALANCE),
+    (500, "InternalError", Refusal.LATER),
+    (503, "ServiceUnavailable", Refusal.LATER),
+    (503, "SlowDown", Refusal.LATER),
+]
+# What comes without a code, or with one that nobody has told us.
+UNTOLD = [
+    (400, "", Refusal.OBJECT),
+    (401, "", Refusal.CREDENTIALS),
+    (403, "", Refusal.CREDENTIALS),
+    (404, "", Refusal.SETUP),
+    (405, "MethodNotAllowed", Refusal.SETUP),
+    (408, "", Refusal.LATER),
+    (409, "SomethingElse", Refusal.OBJECT),
+    (411, "", Refusal.OBJECT),
+    (413, "", Refusal.OBJECT),
+    (429, "", Refusal.LATER),
+    (451, "", Refusal.BALANCE),
+    (500, "", Refusal.LATER),
+    (502, "", Refusal.LATER),
+    (507, "", Refusal.LATER),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "means"), [*SHEET, *UNTOLD])
+def test_what_a_code_means(
+    cos: Cos, file: Path, status: int, code: str, means: Refusal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An object that is refused is told from a storage that is away; and what needs the operator is in the log."""
+    cos.misbehave(Fault("answer", times=ALWAYS, status=status, body=error_xml(code) if code else b""))
+    with pytest.raises(StorageUnavailable, match=f"{status} {code or 'Unknown'}") as caught:
+        bucket_at(cos).put(KEY, file, "image/png")
+    assert isinstance(caught.value, StorageRefused) == (means is Refusal.OBJECT)
+    assert means in str(caught.value)
+    alerts = [line for line in caplog.messages if "needs its operator" in line]
+    assert bool(alerts) == (means in (Refusal.CREDENTIALS, Refusal.SETUP, Refusal.BALANCE))
+    assert len(cos.calls) == (2 if status >= 500 else 1)
+
+
+def test_no_code_without_a_row() -> None:
+    assert {code: means for _, code, means in SHEET} == CODES
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code", "is_refused"),
+    [
+        ("?uploads=", 400, "InvalidArgument", True),
+        ("partNumber=2", 400, "EntityTooLarge", True),
+        ("partNumber=2", 404, "NoSuchUpload", True),
+        ("partNumber=2", 503, "SlowDown", False),
+        ("partNumber=2", 403, "AccessDenied", False),
+        (f"POST /{KEY}?uploadId", 404, "NoSuchUpload", True),
+        (f"POST /{KEY}?uploadId", 200, "InternalError", False),
+    ],
+)
+def test_what_a_code_means_in_an_upload_in_parts(
+    cos: Cos, film: Path, call: str, status: int, code: str, is_refused: bool
+) -> None:
+    storage = bucket_at(cos)
+    cos.misbehave(Fault("answer", call, times=ALWAYS, status=status, body=error_xml(code)))
+    with pytest.raises(StorageUnavailable, match=code) as caught:
+        storage.put(KEY, film, "video/mp4")
+    assert isinstance(caught.value, StorageRefused) == is_refused
+    cos.behave()
+    storage.put(KEY, film, "video/mp4")
+    assert cos.content(KEY) == film.read_bytes()
+
+
+def test_a_part_that_gets_no_answer_is_no_refusal(cos: Cos, film: Path) -> None:
+    storage = bucket_at(cos)
+    cos.misbehave(Fault("answer", "partNumber=2", times=ALWAYS, status=400, body=error_xml("BadRequest")))
+    with pytest.raises(StorageRefused):
+        storage.put(KEY, film, "video/mp4")
+    cos.behave()
+    cos.misbehave(Fault("cut", "partNumber=2", times=ALWAYS))
+    with pytest.raises(StorageUnavailable, match="cannot be reached") as caught:
+        storage.put(KEY, film, "video/mp4")
+    assert not isinstance(caught.value, StorageRefused)
+
+
 def test_busy_once_is_tried_again(cos: Cos, file: Path) -> None:
     cos.misbehave(Fault("answer", status=503, body=error_xml("SlowDown")))
     bucket_at(cos).put(KEY, file, "image/png")
@@ -330,12 +432,43 @@ def test_uploads_in_parts_that_nobody_ended_are_aborted(cos: Cos, film: Path) ->
     assert cos.unfinished == []
 
 
+def begin(cos: Cos, *keys: str) -> None:
+    """Uploads in parts that nobody goes on with."""
+    config = CosConfig(SecretId="AKIDEXAMPLE", SecretKey="secretexample", Domain=cos.host, Scheme="http")
+    for key in keys:
+        CosS3Client(config).create_multipart_upload(Bucket=NAME, Key=key)
+
+
+def test_uploads_of_others_are_left_alone(cos: Cos) -> None:
+    others = ["artifactsx/1", "backups/artifacts/1.tar", "other.bin", "uploads.zip"]
+    begin(cos, KEY, "uploads/2026/11/24/upl_1.png", *others)
+    assert bucket_at(cos).sweep(-60) == 2
+    assert cos.unfinished == others
+
+
+def test_a_sweep_goes_on_from_page_to_page_but_not_for_ever(
+    cos: Cos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(cos, *[KEY] * 3, *(f"artifacts/2026/11/24/job_{number} é/1.mp4" for number in range(4)))
+    monkeypatch.setattr(cos_module, "_PAGE", 2)
+    monkeypatch.setattr(cos_module, "_MOST_PAGES", 3)
+    assert bucket_at(cos).sweep(-60) == 6
+    assert len([call for call in cos.asked("GET /") if "artifacts" in call.path]) == 3
+    assert bucket_at(cos).sweep(-60) == 1
+    assert cos.unfinished == []
+
+
 # ---------------------------------------------------------------- signatures
 
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qcloud_cos.cos_auth.time.time", lambda: 1_700_000_000)
+
+
+def test_golden_sign_key() -> None:
+    """The bucket that all of these tests sign for makes the key of a period as section 3 says."""
+    assert sign_key("secretexample", "1699999940;1700000600") == "1153f9eaf9b97cffd474995c6f8d4a97e3746a7a"
 
 
 def test_golden_signed_url(frozen: None) -> None:

@@ -21,7 +21,7 @@ import pytest
 from common.providers.base import Output
 from tests.unit.workers.test_media_look import SOUND, box, film, mvhd, picture, png_of, tkhd, track
 from workers.http import AioHttp
-from workers.media import Limits, SourceGone, SourceRefused, SourceTrouble, fetch, inspect
+from workers.media import Limits, SourceExpired, SourceGone, SourceRefused, SourceTrouble, fetch, inspect
 
 LIMITS = Limits(max_bytes=2_000_000, total_s=2.0, idle_s=0.2, pause_s=0.001, resumes=2)
 PNG, JPEG = picture("PNG", (64, 48)), picture("JPEG", (64, 48))
@@ -80,7 +80,7 @@ async def _hangs_up(writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
-REFUSED, TROUBLE, GONE = SourceRefused, SourceTrouble, SourceGone
+REFUSED, TROUBLE, GONE, EXPIRED = SourceRefused, SourceTrouble, SourceGone, SourceExpired
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BOMB = zlib.compress(b"\0" * 1_000_000)
 TABLE = [
@@ -147,7 +147,7 @@ TABLE = [
     Hostile("headers without end", b"HTTP/1.1 200 OK\r\n" + b"X-A: " + b"a" * 300_000 + b"\r\n\r\n", TROUBLE),
     Hostile("a part that nobody asked for", body(PNG, "Content-Range: bytes 5-9/100", status="206 Part"), TROUBLE),
     Hostile("no content", body(b"", status="204 No Content"), TROUBLE),
-    Hostile("gone", body(b"", status="410 Gone"), GONE, "410"),
+    Hostile("gone", body(b"", status="410 Gone"), EXPIRED, "410"),
     Hostile("forbidden", body(b"<Error/>", status="403 Forbidden"), GONE, "403"),
     Hostile("in trouble", body(PNG, status="500 Oops"), TROUBLE, "500"),
     # --- ways that lead elsewhere

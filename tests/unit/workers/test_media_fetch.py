@@ -19,7 +19,7 @@ from aiohttp import web
 
 from common.providers.base import Output
 from workers.http import AioHttp
-from workers.media import Limits, SourceGone, SourceRefused, SourceTrouble, StoredFile, fetch
+from workers.media import Limits, SourceExpired, SourceGone, SourceRefused, SourceTrouble, StoredFile, fetch
 
 HEAD = b"\x89PNG\r\n\x1a\n"
 FILE = HEAD + os.urandom(3_000_000)
@@ -245,6 +245,72 @@ def test_cancelled_leaves_nothing(raw_server: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# ---------------------------------------------------------------- the account's own server
+
+
+def fetch_at_home(server: Any, handler: Any, folder: Path, base: str, path: str = "/x.png") -> StoredFile:
+    """With private addresses refused; `base` is the account's address, `{url}` in it the server's."""
+
+    async def main() -> StoredFile:
+        async with server(handler) as url:
+            http = AioHttp(allow_private=False)
+            try:
+                output = Output(kind="image", url=url + path)
+                home = http.home(base.format(url=url))
+                return await fetch(
+                    http.downloads, output, allow_private=False, limits=QUICK, folder=folder, home=home
+                )
+            finally:
+                await http.close()
+
+    return asyncio.run(main())
+
+
+async def show(request: web.Request) -> web.Response:
+    return web.Response(body=FILE)
+
+
+@pytest.mark.parametrize("base", ["{url}", "{url}/mj", "{url}/some/where/"])
+def test_the_accounts_own_server_may_be_private(web_server: Any, tmp_path: Path, base: str) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/x.png":
+            return web.Response(status=302, headers={"Location": "/elsewhere.png"})
+        return web.Response(body=FILE)
+
+    assert fetch_at_home(web_server, handler, tmp_path, base).bytes == len(FILE)
+
+
+@pytest.mark.parametrize(
+    "base", ["http://127.0.0.1", "https{url}", "http://localhost:1", "", "nonsense", "http://["]
+)
+def test_other_private_servers_may_not(web_server: Any, tmp_path: Path, base: str) -> None:
+    """Another port, scheme or host is another server."""
+    base = base.replace("https{url}", "https://127.0.0.1:1")
+    with pytest.raises(SourceRefused):
+        fetch_at_home(web_server, show, tmp_path, base)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "to", ["http://127.0.0.1:9/x.png", "http://10.0.0.1/", "http://169.254.169.254/x", "//[::1]/"]
+)
+def test_what_leads_away_from_there_is_guarded(web_server: Any, tmp_path: Path, to: str) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": to})
+
+    with pytest.raises(SourceRefused):
+        fetch_at_home(web_server, handler, tmp_path, "{url}")
+
+
+@pytest.mark.usefixtures("loopback_is_public")
+def test_a_stranger_cannot_lead_there(web_server: Any, tmp_path: Path) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "http://127.0.0.2:9/x.png"})
+
+    with pytest.raises(SourceRefused):
+        fetch_at_home(web_server, handler, tmp_path, "http://127.0.0.2:9")
+
+
 # ---------------------------------------------------------------- answers that are no file
 
 
@@ -253,7 +319,7 @@ def test_cancelled_leaves_nothing(raw_server: Any, tmp_path: Path) -> None:
     [
         (403, SourceGone),
         (404, SourceGone),
-        (410, SourceGone),
+        (410, SourceExpired),
         (400, SourceGone),
         (408, SourceTrouble),
         (429, SourceTrouble),
