@@ -95,7 +95,7 @@ class JobStep(Base):
     failures: Mapped[int] = mapped_column(Integer, default=0)
     refusals: Mapped[int | None] = mapped_column(
         Integer, server_default="0"
-    )  # store: of the source, not of ours
+    )  # in a row, and definite: store: of the source, not of ours; poll: of knowing the job, or to make it
     cancel_at: Mapped[float | None] = mapped_column(Float(53), info=_REQUIRED)
 
     __table_args__ = (
