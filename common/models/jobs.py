@@ -71,7 +71,8 @@ class JobStep(Base):
 
     `due_at` (epoch seconds) is also the lease: a claim moves it into the future and writes its token, and a
     worker that dies simply lets it become due again. A row with an `account_id` occupies `slots` of that
-    account's concurrency while its step is submit, reconcile or poll; nothing else counts slots, so none leak.
+    account's concurrency while its step is submit, reconcile or poll (none, where an ended job is still watched that
+    its provider denies); nothing else counts slots, so none leak.
     """
 
     __tablename__ = "job_step"

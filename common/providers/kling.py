@@ -69,6 +69,7 @@ QUIRKS = (
     "AccessKey and SecretKey serve the legacy API only; models 2.6, 3.0 and 3.0-turbo of the new API need an API key.",
     "HTTP 429 stands for what may be tried again (1302, 1303) as well as for what is final (1100, 1101, 1102, 1304), "
     "and errors may come with HTTP 200: only the code in the body counts.",
+    "A token that is not yet or no longer valid (1003, 1004) is made anew once before the account pauses.",
     "Success is called `succeed` by the legacy API and `succeeded` by the new one.",
     "Pictures in base64 must come without the `data:` prefix.",
     "Nothing can be canceled at Kling, and no progress is told.",

@@ -319,16 +319,13 @@ def _rooms(session: Session, waiting: set[str], full: frozenset[str]) -> tuple[l
 def _loads(
     session: Session, account_ids: list[str]
 ) -> tuple[Counter[str | None], Counter[str | None], Counter[str]]:
-    """In one pass over their work: slots used and submits under way at each account, jobs of each user.
-
-    What takes no slot has ended and is only watched: it counts for nobody.
-    """
+    """In one pass over their work: slots used and submits under way at each account, jobs of each user."""
     used: Counter[str | None] = Counter()
     submitting: Counter[str | None] = Counter()
     in_flight: Counter[str] = Counter()
     at_provider = (
         select(JobStep.account_id, JobStep.user_id, JobStep.step, func.sum(JobStep.slots), func.count())
-        .where(JobStep.account_id.in_(account_ids), JobStep.step != Step.STORE, JobStep.slots > 0)
+        .where(JobStep.account_id.in_(account_ids), JobStep.step != Step.STORE)
         .group_by(JobStep.account_id, JobStep.user_id, JobStep.step)
     )
     for account_id, user_id, step, slots, jobs in session.execute(at_provider):
