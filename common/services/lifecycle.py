@@ -48,9 +48,7 @@ CANCEL_TRIES = 4  # in a row to ask a provider to stop that does not answer
 _CANCEL_AGAIN_S = 1.0
 CHANCE_TRIES = 2  # more, where moderation stopped by chance what was made, or an account could not make it
 GONE_LIMIT = 5  # times in a row that a provider denies a job before that is a verdict
-_DENIED_PAUSE_S = (
-    2.0  # before the second look; each pause is three times the last, so that they take 80 s together
-)
+_DENIED_PAUSE_S = 2.0  # before the second look; each pause is three times the last: 80 s together
 LATE_WINDOW_S = 6 * 3600.0  # how long a timed-out or canceled generation is still watched for its result
 LATE_POLL_S = 30.0
 CANCELED = "Canceled by the user."
