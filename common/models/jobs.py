@@ -71,7 +71,8 @@ class JobStep(Base):
 
     `due_at` (epoch seconds) is also the lease: a claim moves it into the future and writes its token, and a
     worker that dies simply lets it become due again. A row with an `account_id` occupies `slots` of that
-    account's concurrency while its step is submit, reconcile or poll; nothing else counts slots, so none leak.
+    account's concurrency while its step is submit, reconcile or poll (none, where an ended job is still watched that
+    its provider denies); nothing else counts slots, so none leak.
     """
 
     __tablename__ = "job_step"
@@ -95,7 +96,7 @@ class JobStep(Base):
     failures: Mapped[int] = mapped_column(Integer, default=0)
     refusals: Mapped[int | None] = mapped_column(
         Integer, server_default="0"
-    )  # store: of the source, not of ours
+    )  # in a row, and definite: store: of the source, not of ours; poll: of knowing the job, or to make it
     cancel_at: Mapped[float | None] = mapped_column(Float(53), info=_REQUIRED)
 
     __table_args__ = (

@@ -155,11 +155,15 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A definite no: the same job will be refused again. `code` is one of the job error codes."""
+    """A definite no: the same job will be refused again. `code` is one of the job error codes.
+
+    `tries`: it was chance, as far as its provider's documents go, so that the job is worth so many tries more.
+    """
 
     code: str
     message: str
     asked: bool = True  # False: decided here, so that it says nothing about the account
+    tries: int = 0
 
 
 class Trouble(StrEnum):
@@ -175,11 +179,15 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotAccepted:
-    """Provably nothing was started, so the job may safely be tried again, here or elsewhere."""
+    """Provably nothing was started, so the job may safely be tried again, here or elsewhere.
+
+    `doubted`: the same call may pass when it is made anew; only the second time in a row it is the account's trouble.
+    """
 
     trouble: Trouble
     message: str
     retry_after_s: float | None = None
+    doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,22 +255,30 @@ class Succeeded:
 class Failed:
     """The provider's final no. `code` is one of the job error codes.
 
-    `try_again`: it was chance and cost nothing, so that the platform itself may try again a little.
+    `try_again`: it was chance and cost nothing, so that the platform itself may try again a little. `trouble`: it is
+    not the job that was at fault but the account, so that it is paused and the job tried again, elsewhere if need be.
     """
 
     code: str
     message: str
     retryable: bool = False
     try_again: bool = False
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoVerdict:
-    """This look told nothing. `gone` says that the provider denies knowing the job: several in a row are a failure."""
+    """This look told nothing.
+
+    `gone`: the provider, in its own words and not by a mere 404, denies knowing the job: several in a row are a
+    failure. `final_after`: it says that something broke, which may be the look or the job: so many in a row are a
+    failure, too. What lies between and is neither (a time-out, a gateway's error) does not count, and forgives nothing.
+    """
 
     message: str
     gone: bool = False
     retry_after_s: float | None = None
+    final_after: int | None = None
 
 
 PollVerdict: TypeAlias = Running | Succeeded | Failed | NoVerdict

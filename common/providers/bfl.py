@@ -51,9 +51,7 @@ _PATHS = {
 _DOMAINS = ("bfl.ai",)
 _REGIONAL = re.compile(r"api\.[a-z]+\d*\.bfl\.ai")
 _LIVES_S = 600.0  # section 4.3
-_NOT_FOUND_PAUSE_S = (
-    3.0  # "Task not found" is normal for 10 s after the submit (section 7): five looks must outlast it
-)
+_NOT_FOUND = re.compile(r"\btask not found\b", re.IGNORECASE)
 _MODERATED = re.compile(r"moderat|policy|nsfw", re.IGNORECASE)
 
 
@@ -214,16 +212,14 @@ def _seen(reply: Reply) -> PollVerdict:
             return Failed(code=ErrorCode.CONTENT_MODERATED, message=_why(status, body))
         case "Error" | "Failed" as status:
             return Failed(code=ErrorCode.PROVIDER_FAILED, message=_why(status, body), retryable=True)
-        case "Task not found":
-            return _not_found("Task not found")
-        case _ if reply.status == 404:
-            return _not_found(said(reply, _detail(body)))
+        case "Task not found" as status:
+            return NoVerdict(message=status, gone=True)
+        case _ if reply.status == 404 and _NOT_FOUND.search(
+            _detail(body)
+        ):  # any other 404 is not about the task
+            return no_verdict(reply, _detail(body), gone=True)
         case other:
             return no_verdict(reply, f"unknown status {text(other, 50)!r}" if other else _detail(body))
-
-
-def _not_found(message: str) -> NoVerdict:
-    return NoVerdict(message=message, gone=True, retry_after_s=_NOT_FOUND_PAUSE_S)
 
 
 def _ready(result: JsonObject) -> PollVerdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from urllib.parse import quote, urlencode, urlsplit
 
 from common.providers import flux
@@ -109,7 +110,7 @@ class Fal(RemoteAdapter):
             case "FAILED" | "CANCELED" | "CANCELLED" as status:
                 return _broken(body) or Failed(code=ErrorCode.PROVIDER_FAILED, message=status, retryable=True)
             case _:
-                return no_verdict(reply, _detail(body), gone=reply.status == 404)
+                return no_verdict(reply, _detail(body), gone=_denies(reply))
 
     async def _cancel(self, http: Http, handle: Handle) -> Reply:
         return await http.send("PUT", self._url(handle, "cancel_url"), headers=self._key())
@@ -224,7 +225,12 @@ def _result(reply: Reply, status: JsonObject) -> PollVerdict:
         verdict = _classified(types, said(reply, _detail(reply.object())), reply.status)
         if verdict is not None:
             return _as_told(verdict, reply)
-    return _broken(status) or no_verdict(reply, _detail(reply.object()), gone=reply.status == 404)
+    return _broken(status) or no_verdict(reply, _detail(reply.object()), gone=_denies(reply))
+
+
+def _denies(reply: Reply) -> bool:
+    """A 404 in fal's own words (section 8.1, dialect a); that of a gateway on the way says nothing of the request."""
+    return reply.status == 404 and isinstance(reply.object().get("detail"), str)
 
 
 def _as_told(verdict: Failed, reply: Reply) -> Failed:
@@ -236,8 +242,12 @@ def _as_told(verdict: Failed, reply: Reply) -> Failed:
 
 
 def _images(body: JsonObject) -> PollVerdict:
-    if any(flag is True for flag in items(body.get("has_nsfw_concepts"))):
-        # The checker has blacked the picture out: a "success" that shows nothing (section 5).
+    """The pictures but for those that the checker has blacked out, each by its flag: a "success" that shows nothing
+    (section 5). Those are not charged; where they are all, nothing is."""
+    images = items(body.get("images"))
+    flags = [flag is True for flag in items(body.get("has_nsfw_concepts"))][: len(images)]
+    shown = [image for image, is_black in zip_longest(images, flags, fillvalue=False) if not is_black]
+    if images and not shown:
         return Failed(code=ErrorCode.CONTENT_MODERATED, message="The safety checker blocked the picture.")
     outputs = tuple(
         Output(
@@ -248,10 +258,12 @@ def _images(body: JsonObject) -> PollVerdict:
             width=size(image.get("width")),
             height=size(image.get("height")),
         )
-        for image in map(obj, items(body.get("images")))
+        for image in map(obj, shown)
         if (url := web_url(image.get("url")))
     )
-    return Succeeded(outputs=outputs) if outputs else NoVerdict(message="completed, but without a picture")
+    if not outputs:
+        return NoVerdict(message="completed, but without a picture")
+    return Succeeded(outputs=outputs, share=(len(shown), len(images)) if len(shown) < len(images) else None)
 
 
 def _broken(status: JsonObject) -> Failed | None:

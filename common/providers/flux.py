@@ -241,8 +241,8 @@ QUIRKS = (
     "BFL: a result's URL dies ten minutes after it is ready, and a task is asked for only in the region that took it.",
     "BFL: a picture that its moderation stops is not charged by us; what BFL charges for it is its own affair.",
     "BFL: pictures go there as bytes, since fill, expand and Ultra take no addresses.",
-    "fal: a picture that the safety checker blackened counts as moderated, though the API calls it a success; one of "
-    "several is enough.",
+    "fal: a picture that the safety checker blackened counts as moderated, though the API calls it a success; of "
+    "several, only the others are kept and charged.",
     "fal: an input that it does not like is accepted at first and refused by the result.",
     "fal: its strictest safety tolerance is 1, so 0 is sent as 1.",
     "FLUX.2: a picture has at most 4 megapixels; a larger one is refused by the provider, not by us.",

@@ -66,7 +66,8 @@ class Jimeng(RemoteAdapter):
             **dict.fromkeys(_MODERATED, ErrorCode.CONTENT_MODERATED),
             **dict.fromkeys(_GATEWAY_FINAL, ErrorCode.PROVIDER_REJECTED),
             **dict.fromkeys(_LIMITS, Trouble.BUSY),
-            **dict.fromkeys((*_INTERNAL, *_CHECKS_BROKE), Trouble.DOWN),
+            **dict.fromkeys(_CHECKS_BROKE, ErrorCode.PROVIDER_FAILED),
+            **dict.fromkeys(_INTERNAL, Trouble.DOWN),
             **dict.fromkeys((_DENIED, *_GATEWAY_CREDENTIALS), Trouble.CREDENTIALS),
         }
 
@@ -124,6 +125,7 @@ _MODERATED = {
     50518: False,
     50519: True,
 }
+_CHANCE_TRIES = 2  # "yes, 1-2 times" (section A5)
 _CODES = range(50000, 60000)  # where all codes of errors lie
 _LIMITS = (50429, 50430)
 _INTERNAL = (50500, 50501)
@@ -153,12 +155,15 @@ def _submitted(reply: Reply, body: JsonObject) -> SubmitVerdict:
             return Unknown(message=said(reply))
         return Accepted(provider_ref=task_id, memo=_memo(body["req_key"], body))
     if code in _MODERATED:
-        return Rejected(code=ErrorCode.CONTENT_MODERATED, message=message)
+        tries = _CHANCE_TRIES if _MODERATED[code] else 0
+        return Rejected(code=ErrorCode.CONTENT_MODERATED, message=message, tries=tries)
+    if code in _CHECKS_BROKE:  # the checks', not the account's: one delayed try is harmless (section A5)
+        return Rejected(code=ErrorCode.PROVIDER_FAILED, message=message, tries=1)
     if code in _LIMITS:
         return NotAccepted(
             trouble=Trouble.BUSY, message=message, retry_after_s=retry_after_s(reply, _PAUSE_S)
         )
-    if code in (*_INTERNAL, *_CHECKS_BROKE):
+    if code in _INTERNAL:
         return NotAccepted(trouble=Trouble.DOWN, message=message)
     if code == _INVALID:
         return Rejected(code=ErrorCode.INVALID_INPUT, message=message)
@@ -184,6 +189,9 @@ def _gateway(reply: Reply) -> SubmitVerdict:
 # ---------------------------------------------------------------- poll
 
 _PAUSE_S = 2.0  # after a limit: the advised pace of a single look (section A8)
+# So many internal errors in a row are final: the documents of pictures advise against retries, those of films advise
+# bounded ones (section A5); a second and a third look tell at least whether it was the look that broke.
+_INTERNAL_LIMITS = {False: 3, True: 5}  # by whether it is a film
 
 
 def _seen(reply: Reply, handle: Handle) -> PollVerdict:
@@ -192,7 +200,7 @@ def _seen(reply: Reply, handle: Handle) -> PollVerdict:
     if code is None or (code == 10000 and reply.status != 200):
         return NoVerdict(message=said(reply), retry_after_s=retry_after_s(reply))
     if code != 10000:
-        return _refused(code, reply, done=data.get("status") == "done")
+        return _refused(code, reply, handle, done=data.get("status") == "done")
     match data.get("status"):
         case "in_queue" | "generating":
             return Running()
@@ -210,7 +218,7 @@ def _seen(reply: Reply, handle: Handle) -> PollVerdict:
             return NoVerdict(message=f"unknown status {text(other, 50)!r}")
 
 
-def _refused(code: int, reply: Reply, *, done: bool) -> PollVerdict:
+def _refused(code: int, reply: Reply, handle: Handle, *, done: bool) -> PollVerdict:
     """The verdict on a query's code: about the job where it can only be that, else about this look alone."""
     message = _words(reply)
     if code in _MODERATED:
@@ -224,7 +232,8 @@ def _refused(code: int, reply: Reply, *, done: bool) -> PollVerdict:
         return NoVerdict(message=message, retry_after_s=retry_after_s(reply, _PAUSE_S))
     if done or code in _CHECKS_BROKE:  # `done` is success only with 10000 (section A4)
         return Failed(code=ErrorCode.PROVIDER_FAILED, message=message, retryable=True)
-    return NoVerdict(message=message, retry_after_s=retry_after_s(reply))
+    final_after = _INTERNAL_LIMITS[handle.model in FILMS] if code in _INTERNAL else None
+    return NoVerdict(message=message, retry_after_s=retry_after_s(reply), final_after=final_after)
 
 
 def _outputs(data: JsonObject, handle: Handle) -> Iterator[Output]:

@@ -169,5 +169,7 @@ QUIRKS = (
     "With `force_single` off, 4.x may make several pictures of one prompt, and Volcengine charges each: credits are "
     "held for as many as there can be and charged for as many as there are.",
     "Moderation of what was made is a matter of chance and costs nothing: the platform tries twice more by itself.",
+    "An internal error of a look is believed after three in a row for a picture, five for a film; an error of the "
+    "checks (50520 to 50522) at the submit after one more try.",
     "Camera moves (recamera) are not offered: which templates there are is not documented.",
 )

@@ -60,6 +60,7 @@ TASKS = "/tasks"  # the new generation's one path for looking
 # Where tasks live. Kinds that this catalogue lacks come with imported jobs, at most.
 _ELSEWHERE = ("/v1/videos/omni-video", "/v1/videos/advanced-lip-sync", "/v1/images/omni-image")
 _LEGACY_PATHS = frozenset((*PATHS.values(), *_ELSEWHERE))
+_HALVINGS = 3  # of a batch that is refused, before its tasks are asked about one by one
 _LIVES_S = 86_400.0  # files are kept 30 days, but their URLs die earlier (section 8)
 
 QUIRKS = (
@@ -68,6 +69,7 @@ QUIRKS = (
     "AccessKey and SecretKey serve the legacy API only; models 2.6, 3.0 and 3.0-turbo of the new API need an API key.",
     "HTTP 429 stands for what may be tried again (1302, 1303) as well as for what is final (1100, 1101, 1102, 1304), "
     "and errors may come with HTTP 200: only the code in the body counts.",
+    "A token that is not yet or no longer valid (1003, 1004) is made anew once before the account pauses.",
     "Success is called `succeed` by the legacy API and `succeeded` by the new one.",
     "Pictures in base64 must come without the `data:` prefix.",
     "Nothing can be canceled at Kling, and no progress is told.",
@@ -153,10 +155,14 @@ class Kling(RemoteAdapter):
         groups = await asyncio.gather(*(self._group(http, path, group) for path, group in by_path.items()))
         return {provider_ref: verdict for seen in groups for provider_ref, verdict in seen.items()}
 
-    async def _group(self, http: Http, path: str, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
-        """The generations of one path; trouble there spoils no other path."""
+    async def _group(
+        self, http: Http, path: str, handles: Sequence[Handle], halvings: int = _HALVINGS
+    ) -> dict[str, PollVerdict]:
+        """Generations of one path; trouble there spoils no others."""
         try:
-            return await (self._tasks(http, handles) if path == TASKS else self._legacy(http, path, handles))
+            if path == TASKS:
+                return await self._tasks(http, handles, halvings)
+            return await self._legacy(http, path, handles)
         except (NotSent, Unanswered) as error:
             return dict.fromkeys((handle.provider_ref for handle in handles), NoVerdict(message=str(error)))
 
@@ -177,8 +183,10 @@ class Kling(RemoteAdapter):
 
     # -- looking
 
-    async def _tasks(self, http: Http, handles: Sequence[Handle]) -> dict[str, PollVerdict]:
-        """The new generation: all in one call (section 5.2)."""
+    async def _tasks(
+        self, http: Http, handles: Sequence[Handle], halvings: int = _HALVINGS
+    ) -> dict[str, PollVerdict]:
+        """The new generation: all in one call (section 5.2); in smaller ones where that is refused."""
         refs = [handle.provider_ref for handle in handles]
         reply = await self._ask(http, f"{TASKS}?task_ids={','.join(quote(known, safe='') for known in refs)}")
         if isinstance(reply, NoVerdict):
@@ -188,9 +196,17 @@ class Kling(RemoteAdapter):
             tasks = {_id(obj(task)): obj(task) for task in data}
             gone = NoVerdict(message="the provider does not know this task", gone=True)
             return {known: _seen(tasks[known]) if known in tasks else gone for known in refs}
-        if _denies(reply) and len(handles) > 1:  # one unknown id must not hide the others
+        if len(handles) > 1 and _too_many(reply) and halvings:
+            return await self._halves(http, handles, halvings - 1)
+        if len(handles) > 1 and (_denies(reply) or _too_many(reply)):  # one id must not hide the others
             return await one_by_one(handles, lambda handle: self._alone(http, handle))
         return dict.fromkeys(refs, _nothing(reply))
+
+    async def _halves(self, http: Http, handles: Sequence[Handle], halvings: int) -> dict[str, PollVerdict]:
+        middle = len(handles) // 2
+        halves = (handles[:middle], handles[middle:])
+        seen = await asyncio.gather(*(self._group(http, TASKS, half, halvings) for half in halves))
+        return seen[0] | seen[1]
 
     async def _alone(self, http: Http, handle: Handle) -> PollVerdict:
         return (await self._tasks(http, [handle]))[handle.provider_ref]
@@ -249,7 +265,7 @@ _TROUBLES: dict[int | str, Trouble] = {
     1000: Trouble.CREDENTIALS,
     1001: Trouble.CREDENTIALS,
     1002: Trouble.CREDENTIALS,
-    1003: Trouble.CREDENTIALS,  # tokens are minted per request: these two mean that a clock is wrong
+    1003: Trouble.CREDENTIALS,  # tokens are minted per request: these two mean that a clock is wrong, or was
     1004: Trouble.CREDENTIALS,
     1100: Trouble.CREDENTIALS,
     1101: Trouble.BALANCE,
@@ -268,8 +284,10 @@ _REFUSALS: dict[int | str, ErrorCode] = {
     1300: ErrorCode.CONTENT_MODERATED,
     1301: ErrorCode.CONTENT_MODERATED,
 }
+_TOKEN = (1003, 1004)  # worth one try with a fresh token (section 6)
 _UNKNOWN = (5000, 5001, 5002)  # the submit may have worked
 _NOT_FOUND = (1202, 1203)
+_NOT_LIKE_THIS = (1200, 1201)
 
 
 def _submitted(reply: Reply, path: str) -> SubmitVerdict:
@@ -282,7 +300,9 @@ def _submitted(reply: Reply, path: str) -> SubmitVerdict:
     message = _words(reply)
     if code in _TROUBLES:
         pause_s = retry_after_s(reply, _PAUSES_S.get(code))
-        return NotAccepted(trouble=_TROUBLES[code], message=message, retry_after_s=pause_s)
+        return NotAccepted(
+            trouble=_TROUBLES[code], message=message, retry_after_s=pause_s, doubted=code in _TOKEN
+        )
     if code in _REFUSALS:
         return Rejected(code=_REFUSALS[code], message=message)
     if code in _UNKNOWN:
@@ -305,7 +325,13 @@ def _words(reply: Reply) -> str:
 
 
 def _denies(reply: Reply) -> bool:
-    return _code(reply) in _NOT_FOUND or (_code(reply) is None and reply.status == 404)
+    """In Kling's own envelope: a 404 of anybody on the way says nothing of the task."""
+    return _code(reply) in _NOT_FOUND
+
+
+def _too_many(reply: Reply) -> bool:
+    """Whether it may be the size of the batch that is refused, whose cap is not documented (section 5.2)."""
+    return _code(reply) in _NOT_LIKE_THIS or reply.status in (413, 414)
 
 
 def _nothing(reply: Reply) -> NoVerdict:

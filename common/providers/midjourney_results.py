@@ -14,6 +14,7 @@ from common.providers.base import (
     PollVerdict,
     Running,
     Succeeded,
+    Trouble,
 )
 from common.providers.reading import items, obj, size, text, web_url
 from common.words import ErrorCode
@@ -26,6 +27,12 @@ _PERCENT = re.compile(r"(\d{1,3})\s*%")
 _MODERATED = re.compile(r"banned|denied|sensitive|moderat|敏感|违规|违禁", re.IGNORECASE)
 _INVALID = re.compile(r"invalid parameter|参数", re.IGNORECASE)
 _CANCELED = re.compile(r"取消|cancel", re.IGNORECASE)
+# Quota and account texts of section 6, read as those of a submit are (section 4).
+_OF_THE_ACCOUNT = (
+    (re.compile("并发数已达上限|队列数已达上限|队列已满"), Trouble.BUSY, ErrorCode.PROVIDER_UNAVAILABLE),
+    (re.compile("绘图次数|额度|余额|quota", re.IGNORECASE), Trouble.BALANCE, ErrorCode.ACCOUNT_EXHAUSTED),
+    (re.compile("账号|账户|account", re.IGNORECASE), Trouble.DOWN, ErrorCode.PROVIDER_UNAVAILABLE),
+)
 
 
 def seen(task: JsonObject, *, in_words: bool = False, split: bool = False) -> PollVerdict:
@@ -123,6 +130,9 @@ def _failed(reason: str) -> Failed:
         return Failed(code=ErrorCode.CONTENT_MODERATED, message=reason)
     if _INVALID.search(reason):
         return Failed(code=ErrorCode.INVALID_INPUT, message=reason)
+    for words, trouble, code in _OF_THE_ACCOUNT:
+        if words.search(reason):
+            return Failed(code=code, message=reason, retryable=True, trouble=trouble)
     return Failed(
         code=ErrorCode.PROVIDER_FAILED,
         message=reason or "the provider gave no reason",

@@ -102,13 +102,14 @@ def needs_operator(trouble: str | None) -> bool:
     return trouble in _DEAD
 
 
-def other_account_may_serve(session: Session, model_adapters: Iterable[str], but: str) -> bool:
-    """Whether some other account could still take a job that `but` cannot (its key is wrong, its money gone)."""
+def other_account_may_serve(session: Session, model_adapters: Iterable[str], but: Iterable[str]) -> bool:
+    """Whether some other account could still take a job that those in `but` cannot: that neither lacks a right key
+    nor money."""
     others = session.scalars(
         select(ProviderAccount).where(
             ProviderAccount.adapter.in_(list(model_adapters)),
             ProviderAccount.enabled,
-            ProviderAccount.id != but,
+            ProviderAccount.id.not_in(list(but)),
         )
     )
     return any(_latest_trouble(session, row) not in _DEAD for row in others)

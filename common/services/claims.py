@@ -24,12 +24,14 @@ from sqlalchemy import (
     String,
     bindparam,
     case,
+    exists,
     func,
     insert,
     literal,
     outerjoin,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.orm import Session, aliased
@@ -37,7 +39,7 @@ from sqlalchemy.orm import Session, aliased
 from common import clock, live
 from common.ids import new_id, since
 from common.models import Artifact, Job, JobAttempt, JobStep, ProviderAccount
-from common.providers.base import Handle
+from common.providers.base import Handle, Trouble
 from common.providers.registry import ADAPTERS
 from common.services import credits
 from common.services.accounts import is_half_open
@@ -46,9 +48,11 @@ from common.settings import settings
 from common.words import TERMINAL, Outcome, Status, Step
 
 LATE_ANSWER = "answer"  # in an attempt's memo: what the provider said to a worker that had lost its lease
+TROUBLE = "trouble"  # in an attempt's memo: why its account could not take the job
 _PROBE_WITHIN_S = 60.0  # after its pause a half-open account may wait so long before somebody has to try it
 _PILES = 1000  # users times models that are looked at; with more of them, the oldest jobs as well
 _TOPS = 400  # jobs that are looked at first, spread evenly over the piles, at least two of each
+_AT_ONCE = 1000  # jobs that one statement asks about
 _STEPS = JobStep.metadata.tables[JobStep.__tablename__]
 
 
@@ -63,6 +67,7 @@ class Claim:
     account_id: str
     attempt_id: str
     failures: int
+    refusals: int  # definite ones in a row, which may become final
     cancel_requested: bool
     finished: bool  # the job has ended; its result is still waited for
     handle: Handle | None = None
@@ -94,7 +99,6 @@ class StoreClaim(Claim):
     outputs: list[dict[str, Any]]
     stored: frozenset[int]
     expires_at: float
-    refusals: int
 
 
 # ---------------------------------------------------------------- due steps
@@ -128,8 +132,7 @@ def lost_submits(session: Session, limit: int, full: frozenset[str] = frozenset(
 def results_to_store(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[StoreClaim]:
     """Claim finished generations, those whose URLs die first before the others, none of an account in `full`."""
     rows, token = _take(
-        session, Step.STORE, limit, full, JobStep.expires_at, JobStep.refusals, JobAttempt.outputs,
-        order=JobStep.expires_at,
+        session, Step.STORE, limit, full, JobStep.expires_at, JobAttempt.outputs, order=JobStep.expires_at
     )  # fmt: skip
     stored: dict[str, set[int]] = defaultdict(set)
     for job_id, number in session.execute(
@@ -144,7 +147,6 @@ def results_to_store(session: Session, limit: int, full: frozenset[str] = frozen
             outputs=row.outputs or [],
             stored=frozenset(stored[row.job_id]),
             expires_at=row.expires_at or 0.0,
-            refusals=row.refusals or 0,
         )
         for row in rows
     ]
@@ -192,12 +194,13 @@ def _take(
     Returns them with what belongs to them, `more` columns too, and the token of their lease.
     """
     now, token = clock.epoch(), secrets.token_hex(8)
+    columns: tuple[Any, ...] = (
+        JobStep.job_id, JobStep.step, JobStep.model, JobStep.attempt_id, JobStep.failures, JobStep.refusals,
+        JobStep.cancel_at, JobStep.created_at, JobAttempt.account_id, JobAttempt.provider_ref, JobAttempt.memo,
+        JobAttempt.ended_at, JobAttempt.error_code, Job.status, *more,
+    )  # fmt: skip
     rows = session.execute(
-        select(
-            JobStep.job_id, JobStep.step, JobStep.model, JobStep.attempt_id, JobStep.failures, JobStep.cancel_at,
-            JobStep.created_at, JobAttempt.account_id, JobAttempt.provider_ref, JobAttempt.memo,
-            JobAttempt.ended_at, Job.status, *more,
-        )
+        select(*columns)
         .join(JobAttempt, JobAttempt.id == JobStep.attempt_id)
         .join(Job, Job.id == JobStep.job_id)
         .where(JobStep.step == step, JobStep.due_at <= now, *_not_at(full))
@@ -228,9 +231,10 @@ def _common(row: Row[Any], token: str) -> dict[str, Any]:
         "account_id": row.account_id,
         "attempt_id": row.attempt_id,
         "failures": row.failures,
+        "refusals": row.refusals or 0,
         "cancel_requested": row.cancel_at is not None,
         "finished": row.status in TERMINAL,
-        "made": row.ended_at is not None,
+        "made": row.ended_at is not None and row.error_code is None,
     }
 
 
@@ -385,6 +389,7 @@ def _intend(session: Session, chosen: list[tuple[Waiting, str]]) -> list[SubmitC
             account_id=account_id,
             attempt_id=new_id("att"),
             failures=rows[job.job_id].failures,
+            refusals=0,
             cancel_requested=False,
             finished=False,
             pinned=job.pinned_account_id is not None,
@@ -450,16 +455,19 @@ def _turns(
     may not be among them.
     """
     dialect = session.get_bind().dialect.name
-    fitting = {"now": clock.epoch(), "accounts": [room.account_id for room in rooms]}
+    now = clock.epoch()
 
     def read(query: Select[Any], **values: Any) -> list[Row[Any]]:
+        open_ = [room for room in rooms if room.is_open]
+        able = [(room.account_id, model) for room in open_ for model in room.models if model in waiting]
+        fitting = {"now": now, "accounts": [room.account_id for room in open_], "able": able}
         return list(session.execute(query, fitting | values))
 
     def more(user_id: str, models: list[str], most: int) -> list[Waiting]:
         wanted = [model for model in models if any(room.is_open and model in room.models for room in rooms)]
         if not wanted:
             return []
-        return _jobs(read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=most))
+        return _jobs(session, read(_firsts_of_a_user(dialect), models=wanted, user=user_id, most=most))
 
     models = sorted({model for room in rooms for model in room.models if model in waiting})
     rows = read(_firsts(dialect), models=models)
@@ -467,11 +475,25 @@ def _turns(
     if piles == _PILES:
         rows += read(_oldest(), models=models, most=limit)
     weights = credits.weights(session, {row.user_id for row in rows})
-    return Turns(_jobs(rows), max(2, _TOPS // max(1, piles)), in_flight, weights, more)
+    return Turns(_jobs(session, rows), max(2, _TOPS // max(1, piles)), in_flight, weights, more)
 
 
-def _jobs(rows: Iterable[Row[Any]]) -> list[Waiting]:
-    return [Waiting._make(row[2:]) for row in rows if row.job_id is not None]
+def _jobs(session: Session, rows: Iterable[Row[Any]]) -> list[Waiting]:
+    found = [row for row in rows if row.job_id is not None]
+    refused_by = _refusals(session, [row.job_id for row in found if row.failures])
+    return [Waiting._make((*row[2:-1], refused_by.get(row.job_id, frozenset()))) for row in found]
+
+
+def _refusals(session: Session, job_ids: list[str]) -> dict[str, frozenset[str]]:
+    """By job, the accounts that cannot serve it, as they have said."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for start in range(0, len(job_ids), _AT_ONCE):
+        some = job_ids[start : start + _AT_ONCE]
+        for job_id, account_id in session.execute(
+            select(JobAttempt.job_id, JobAttempt.account_id).where(JobAttempt.job_id.in_(some), REFUSED)
+        ):
+            found[job_id].add(account_id)
+    return {job_id: frozenset(accounts) for job_id, accounts in found.items()}
 
 
 # The queries are put together once: that takes longer than running them.
@@ -545,15 +567,29 @@ def _smallest(of: Any, *where: ColumnElement[bool]) -> ScalarSelect[Any]:
 
 
 def _waiting(step: Any) -> list[Any]:
-    return [getattr(step, name) for name in Waiting._fields]
+    """What `_jobs` reads: the fields of `Waiting` that stand in the row, and whether the job was tried before."""
+    return [*(getattr(step, name) for name in Waiting._fields if name != "refused_by"), step.failures]
 
 
 _MODELS = bindparam("models", type_=String, expanding=True)
 _MOST = bindparam("most", type_=Integer)
+# Of an attempt: its account cannot serve the job, now or later. The job has outlived it, for another may.
+REFUSED = (JobAttempt.outcome == Outcome.REJECTED) & (JobAttempt.memo[TROUBLE].as_string() == Trouble.MODEL)
+_HAS_REFUSED = (
+    exists()
+    .where(JobAttempt.job_id == JobStep.job_id, JobAttempt.account_id == ProviderAccount.id, REFUSED)
+    .correlate(JobStep, ProviderAccount)
+)
+_SOMEBODY_MAY_SERVE = (
+    exists()
+    .where(tuple_(ProviderAccount.id, JobStep.model).in_(bindparam("able", expanding=True)), ~_HAS_REFUSED)
+    .correlate(JobStep)
+)
 _FITTING = (
     JobStep.attempt_id.is_(None),
     JobStep.cancel_at.is_(None),
     JobStep.due_at <= bindparam("now"),
     JobStep.pinned_account_id.is_(None)
     | JobStep.pinned_account_id.in_(bindparam("accounts", expanding=True)),
+    (JobStep.failures == 0) | _SOMEBODY_MAY_SERVE,
 )

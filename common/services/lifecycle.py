@@ -37,7 +37,7 @@ from common.providers.base import (
 )
 from common.providers.registry import MODELS, adapters_for
 from common.services import accounts, credits, webhooks
-from common.services.claims import LATE_ANSWER, Claim, StoreClaim, SubmitClaim
+from common.services.claims import LATE_ANSWER, REFUSED, TROUBLE, Claim, StoreClaim, SubmitClaim
 from common.services.webhooks import Ended
 from common.settings import settings
 from common.words import TERMINAL, ErrorCode, Outcome, Status, Step
@@ -48,8 +48,9 @@ C = TypeVar("C", bound=Claim)
 
 CANCEL_TRIES = 4  # in a row to ask a provider to stop that does not answer
 _CANCEL_AGAIN_S = 1.0
-CHANCE_TRIES = 2  # more, where moderation stopped by chance what was made
+CHANCE_TRIES = 2  # more, where moderation stopped by chance what was made, or an account could not make it
 GONE_LIMIT = 5  # times in a row that a provider denies a job before that is a verdict
+_DENIED_PAUSE_S = 2.0  # before the second look; each pause is three times the last: 80 s together
 LATE_WINDOW_S = 6 * 3600.0  # how long a timed-out or canceled generation is still watched for its result
 LATE_POLL_S = 30.0
 CANCELED = "Canceled by the user."
@@ -111,7 +112,9 @@ def accepted(session: Session, claim: Claim, verdict: Accepted, *, adopted: bool
     """The provider has the job: poll it from now on."""
     spec = MODELS[claim.model]
     outcome = Outcome.ADOPTED if adopted else Outcome.ACCEPTED
-    _release(session, claim, step=Step.POLL, due_in_s=_first_poll_s(spec.first_poll_s), failures=0)
+    _release(
+        session, claim, step=Step.POLL, due_in_s=_first_poll_s(spec.first_poll_s), failures=0, refusals=0
+    )
     _answer(
         session, claim, outcome, provider_ref=verdict.provider_ref, memo=dict(verdict.memo), cost=verdict.cost
     )
@@ -122,23 +125,32 @@ def accepted(session: Session, claim: Claim, verdict: Accepted, *, adopted: bool
 
 
 def rejected(session: Session, claim: Claim, verdict: Rejected) -> None:
-    """A definite no: the job fails and costs nothing."""
-    canceled = _fence(session, claim)
+    """A definite no: the job fails and costs nothing. What was mere chance is tried again a few times, with pauses."""
     _answer(session, claim, Outcome.REJECTED, error_code=verdict.code, error_message=verdict.message)
-    _end_free(session, claim.job_id, canceled=canceled, code=verdict.code, message=verdict.message)
     if verdict.asked:
         accounts.succeeded(session, claim.account_id)
+    if verdict.tries and _failures(session, claim, verdict.code) <= verdict.tries:
+        back_to_queue(session, claim, at_least_s=_CHANCE_PAUSE_S)
+        return
+    canceled = _fence(session, claim)
+    _end_free(session, claim.job_id, canceled=canceled, code=verdict.code, message=verdict.message,
+              retryable=verdict.tries > 0)  # fmt: skip
+
+
+_CHANCE_PAUSE_S = 3.0
 
 
 def not_accepted(session: Session, claim: SubmitClaim, verdict: NotAccepted) -> None:
     """Provably nothing was started: back to the queue, unless no account could ever take it."""
     code = _TROUBLE_CODES[verdict.trouble]
+    is_doubted = verdict.doubted and not _had_this_trouble(session, claim, verdict.trouble)
     if verdict.trouble is Trouble.MODEL:
         log.warning("account %s cannot serve %s: %s", claim.account_id, claim.model, verdict.message)
-    elif verdict.trouble is not Trouble.INPUT:
+    elif verdict.trouble is not Trouble.INPUT and not is_doubted:
         accounts.troubled(session, claim.account_id, verdict.trouble, verdict.retry_after_s)
-    _answer(session, claim, Outcome.REJECTED, error_code=code, error_message=verdict.message)
-    if verdict.trouble in _ELSEWHERE_ONLY and not _may_go_elsewhere(session, claim):
+    _answer(session, claim, Outcome.REJECTED, error_code=code, error_message=verdict.message,
+            memo={TROUBLE: verdict.trouble})  # fmt: skip
+    if verdict.trouble in _ELSEWHERE_ONLY and not is_doubted and not _may_go_elsewhere(session, claim):
         canceled = _fence(session, claim)
         _end_free(
             session, claim.job_id, canceled=canceled, code=code, message=verdict.message, retryable=True
@@ -147,9 +159,31 @@ def not_accepted(session: Session, claim: SubmitClaim, verdict: NotAccepted) -> 
     back_to_queue(session, claim)
 
 
-def _may_go_elsewhere(session: Session, claim: SubmitClaim) -> bool:
-    return not claim.pinned and accounts.other_account_may_serve(
-        session, adapters_for(claim.model), but=claim.account_id
+def _had_this_trouble(session: Session, claim: Claim, trouble: Trouble) -> bool:
+    """Whether it is what this account has said of this job the last time, too."""
+    last = session.scalars(
+        select(JobAttempt.memo)
+        .where(
+            JobAttempt.job_id == claim.job_id,
+            JobAttempt.account_id == claim.account_id,
+            JobAttempt.id != claim.attempt_id,
+        )
+        .order_by(JobAttempt.number.desc())
+        .limit(1)
+    ).one_or_none()
+    return (last or {}).get(TROUBLE) == trouble
+
+
+def _may_go_elsewhere(session: Session, claim: Claim) -> bool:
+    """Whether some account may still serve the job: none that has said that it cannot, nor the present one."""
+    pinned = session.scalars(select(JobStep.pinned_account_id).where(JobStep.job_id == claim.job_id)).one()
+    if pinned is not None:
+        return False
+    refused_by = session.scalars(
+        select(JobAttempt.account_id).where(JobAttempt.job_id == claim.job_id, REFUSED)
+    )
+    return accounts.other_account_may_serve(
+        session, adapters_for(claim.model), but={claim.account_id, *refused_by}
     )
 
 
@@ -164,7 +198,7 @@ _TROUBLE_CODES = {
 }
 
 
-def back_to_queue(session: Session, claim: Claim) -> None:
+def back_to_queue(session: Session, claim: Claim, *, at_least_s: float = 0.0) -> None:
     """Give up this attempt's account and wait for another turn; or end, if the user has canceled meanwhile.
 
     It is the account that pauses for as long as the provider says; another one may take the job sooner.
@@ -173,7 +207,7 @@ def back_to_queue(session: Session, claim: Claim) -> None:
         session,
         claim,
         step=Step.SUBMIT,
-        due_in_s=_backoff_s(claim.failures),
+        due_in_s=max(at_least_s, _backoff_s(claim.failures)),
         failures=claim.failures + 1,
         account_id=None,
         attempt_id=None,
@@ -242,6 +276,7 @@ def still_running(session: Session, looked: Sequence[tuple[Claim, Running]]) -> 
             due_at=case((JobStep.__table__.c.cancel_at.is_not(None), now), else_=bindparam("again_at")),
             lease_token=None,
             failures=0,
+            refusals=0,
         ),
         [
             {"of_job": claim.job_id, "held": claim.token, "again_at": now + _interval_s(claim)}
@@ -285,7 +320,8 @@ def produced(session: Session, claim: Claim, verdict: Succeeded) -> None:
     """
     if verdict.outputs:
         first_dies = clock.epoch() + min(output.lives_s for output in verdict.outputs)
-        canceled = _release(session, claim, step=Step.STORE, due_in_s=0, failures=0, expires_at=first_dies)
+        canceled = _release(session, claim, step=Step.STORE, due_in_s=0, failures=0, refusals=0,
+                            expires_at=first_dies)  # fmt: skip
     else:
         canceled = _fence(session, claim)
     _keep_made(session, claim, verdict)
@@ -302,6 +338,7 @@ def _keep_made(session: Session, claim: Claim, verdict: Succeeded) -> None:
     values: dict[str, Any] = {
         "outputs": [_with_end(output) for output in verdict.outputs],
         "ended_at": clock.now(),
+        "error_code": None,  # whatever was believed of it before
     }
     added = dict(verdict.memo)
     if verdict.share is not None:
@@ -338,16 +375,19 @@ def _with_end(output: Output) -> dict[str, Any]:
 
 
 def failed(session: Session, claim: Claim, verdict: Failed) -> None:
-    """The provider's final no: the job fails and costs nothing. What was mere chance is tried again a few times."""
+    """The provider's final no: the job fails and costs nothing. What was mere chance, or its account's fault, is tried
+    again a few times."""
     canceled = _fence(session, claim)
     _answer_error(session, claim, verdict.code, verdict.message)
-    if verdict.try_again and not canceled and not claim.finished and _tries(session, claim) <= CHANCE_TRIES:
+    if verdict.trouble is not None:
+        accounts.troubled(session, claim.account_id, verdict.trouble, None)
+    if not canceled and not claim.finished and _is_worth_another_try(session, claim, verdict):
         _release(
             session,
             claim,
             step=Step.SUBMIT,
             due_in_s=_backoff_s(0),
-            failures=0,
+            failures=1,
             account_id=None,
             attempt_id=None,
         )
@@ -359,12 +399,23 @@ def failed(session: Session, claim: Claim, verdict: Failed) -> None:
         _came_to_nothing(session, claim.job_id)
 
 
-def _tries(session: Session, claim: Claim) -> int:
-    """How many generations of this job have failed by now."""
-    failures = select(func.count()).select_from(JobAttempt).where(
-        JobAttempt.job_id == claim.job_id, JobAttempt.ended_at.is_not(None), JobAttempt.error_code.is_not(None)
+def _is_worth_another_try(session: Session, claim: Claim, verdict: Failed) -> bool:
+    if not verdict.try_again and verdict.trouble is None:
+        return False
+    code = verdict.code if verdict.try_again else None
+    if _failures(session, claim, code) > CHANCE_TRIES:
+        return False
+    return verdict.trouble not in _ELSEWHERE_ONLY or _may_go_elsewhere(session, claim)
+
+
+def _failures(session: Session, claim: Claim, code: str | None) -> int:
+    """How many generations of this job have failed by now, and how many of its submits were refused with this code."""
+    failed_ = JobAttempt.ended_at.is_not(None) & JobAttempt.error_code.is_not(None)
+    refused = (JobAttempt.outcome == Outcome.REJECTED) & (JobAttempt.error_code == code)
+    both = select(func.count()).select_from(JobAttempt).where(
+        JobAttempt.job_id == claim.job_id, failed_ | refused
     )  # fmt: skip
-    return session.scalar(failures) or 0
+    return session.scalar(both) or 0
 
 
 def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
@@ -379,16 +430,9 @@ def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
         else:
             cancel_answered(session, claim, confirmed=False)
         return
-    if seen.gone and failures >= GONE_LIMIT:
-        failed(
-            session,
-            claim,
-            Failed(
-                code=ErrorCode.PROVIDER_FAILED,
-                message=f"The provider lost this job: {seen.message}",
-                retryable=True,
-            ),
-        )
+    limit = GONE_LIMIT if seen.gone else seen.final_after
+    if limit is not None:
+        _denied(session, claim, seen, limit)
         return
     delay = (
         seen.retry_after_s
@@ -396,6 +440,41 @@ def no_verdict(session: Session, claim: Claim, seen: NoVerdict) -> None:
         else max(_interval_s(claim), _backoff_s(failures - 1))
     )
     _release(session, claim, step=Step.POLL, due_in_s=delay, failures=failures)
+
+
+def _denied(session: Session, claim: Claim, seen: NoVerdict, limit: int) -> None:
+    """A definite failure of a look: `limit` of them in a row are the job's.
+
+    The pauses grow, since a provider may be confused for a while. An ended job that is only watched gives up its slot:
+    if it runs after all, the worst is that the provider is busy once.
+    """
+    refusals = claim.refusals + 1
+    if refusals >= limit:
+        said = "lost this job" if seen.gone else "failed to make it"
+        _given_up(session, claim, f"The provider {said}: {seen.message}")
+        return
+    slots = {"slots": 0} if claim.finished else {}
+    _release(session, claim, step=Step.POLL, due_in_s=_pause_after_denial_s(claim, seen),
+             failures=claim.failures + 1, refusals=refusals, **slots)  # fmt: skip
+
+
+def _pause_after_denial_s(claim: Claim, seen: NoVerdict) -> float:
+    first_s = LATE_POLL_S if claim.finished else settings().poll_interval_s or _DENIED_PAUSE_S
+    return max(seen.retry_after_s or 0.0, first_s * 3.0**claim.refusals)
+
+
+def _given_up(session: Session, claim: Claim, message: str) -> None:
+    """The provider has said so often that nothing comes of it that the job fails, free. It holds no slot any more, but
+    a result is still waited for."""
+    _answer_error(session, claim, ErrorCode.PROVIDER_FAILED, message)
+    if claim.finished:
+        _fence(session, claim)
+        _came_to_nothing(session, claim.job_id)
+        return
+    canceled = _release(session, claim, step=Step.POLL, due_in_s=LATE_POLL_S, failures=0, refusals=0, slots=0)
+    _end_free(session, claim.job_id, canceled=canceled, code=ErrorCode.PROVIDER_FAILED, message=message,
+              retryable=True, watch=True)  # fmt: skip
+    after_commit(session, lambda: queue.nudge(Step.SUBMIT))  # its slot is free
 
 
 def cancel_answered(session: Session, claim: Claim, *, confirmed: bool) -> None:
@@ -477,8 +556,11 @@ def asked_anew(session: Session, claim: Claim, seen: PollVerdict) -> None:
             unstorable(session, claim, [], "The provider's result is gone: it names no media any more.")
         case Failed():
             unstorable(session, claim, [], f"The provider's result is gone: {seen.message}")
-        case NoVerdict(gone=True) if claim.failures + 1 >= GONE_LIMIT:
+        case NoVerdict(gone=True) if claim.refusals + 1 >= GONE_LIMIT:
             unstorable(session, claim, [], f"The provider's result is gone: {seen.message}")
+        case NoVerdict(gone=True):
+            _release(session, claim, step=Step.POLL, due_in_s=_pause_after_denial_s(claim, seen),
+                     failures=claim.failures + 1, refusals=claim.refusals + 1)  # fmt: skip
         case Running() | NoVerdict():
             said_s = seen.retry_after_s if isinstance(seen, NoVerdict) else None
             pause_s = max(_interval_s(claim), _backoff_s(claim.failures)) if said_s is None else said_s

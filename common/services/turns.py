@@ -23,6 +23,7 @@ class Waiting(NamedTuple):
     created_at: float
     slots: int
     pinned_account_id: str | None
+    refused_by: frozenset[str] = frozenset()  # accounts that have said that they cannot serve it
 
     @property
     def pile(self) -> tuple[str, str]:
@@ -54,8 +55,10 @@ class Room:
     kept_free: bool = False  # for a job that needs more slots than are free just now
 
     def serves(self, job: Waiting) -> bool:
-        """Whether the job may go there at all: its API has the model, and a follow-up stays at its account."""
-        return job.model in self.models and job.pinned_account_id in (None, self.account_id)
+        """Whether the job may go there at all: its API has the model, a follow-up stays at its account, and nobody
+        is asked again who cannot."""
+        may_go = job.pinned_account_id in (None, self.account_id) and self.account_id not in job.refused_by
+        return may_go and job.model in self.models
 
     @property
     def is_open(self) -> bool:

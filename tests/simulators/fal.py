@@ -233,11 +233,13 @@ class Fal(Provider[FalGeneration]):
             return Outcome(422, {"detail": made.problems}, {"X-Fal-Retryable": "false"})
         if made.wants("fail"):
             return _platform_error(500, "runner_server_error", "Internal server error")
-        blocked = made.wants("moderate-output")
-        if made.wants("moderate-input") or (blocked and not model.flags_nsfw):
+        blocks = made.wants("moderate-output")
+        if made.wants("moderate-input") or (blocks and not model.flags_nsfw):
             return _forbidden(made.prompt)
         self.account.balance -= model.price * form.count()
-        pictures = [self._picture(made, form, number, blocked) for number in range(form.count())]
+        most = made.number_of("moderate-output") or form.count()
+        blocked = [blocks and number < most for number in range(form.count())]
+        pictures = [self._picture(made, form, number, black) for number, black in enumerate(blocked)]
         body = {
             "images": pictures,
             "timings": {"inference": made.run_s},
@@ -245,7 +247,7 @@ class Fal(Provider[FalGeneration]):
             "prompt": made.prompt,
         }
         if model.flags_nsfw:
-            body["has_nsfw_concepts"] = [blocked] * form.count()
+            body["has_nsfw_concepts"] = blocked
         return Outcome(200, body)
 
     def _picture(self, made: FalGeneration, form: Form, number: int, blocked: bool) -> dict[str, Any]:

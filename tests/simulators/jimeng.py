@@ -30,6 +30,7 @@ SUBMIT, QUERY = "CVSync2AsyncSubmitTask", "CVSync2AsyncGetResult"
 IMAGE_LIFE_S, VIDEO_LIFE_S, RECORD_LIFE_S = 86_400.0, 3600.0, 12 * 3600.0  # section A4
 SKEW_S = 900.0  # not documented
 _SOON_S = 0.01
+_FAILING = ("moderate-output", "fail", "break")
 _LONGEST_SIDE = 1024  # of pictures really drawn, to be quick
 
 # HTTP status and text of every code (section A5).
@@ -112,8 +113,9 @@ class Jimeng(Provider[JimengTask]):
     """The service and the gateway in front of it.
 
     `moderates_late`: forbidden inputs are accepted and only a query tells. `image_life_s`, `video_life_s` and
-    `record_life_s`: how long URLs and tasks live. `[lapse]` in a prompt makes a task expire, `[moderate-image]` blames
-    the pictures that were sent.
+    `record_life_s`: how long URLs and tasks live. `[lapse]` in a prompt makes a task expire, `[break]` makes every
+    query an internal error, `[moderate-image]` blames the pictures that were sent. `breaking`: a code of section A5
+    that every submit is answered with.
     """
 
     name: ClassVar[str] = "jimeng"
@@ -122,6 +124,7 @@ class Jimeng(Provider[JimengTask]):
         super().__init__(media, pace)
         self.account = JimengAccount("AKLTsimulated")
         self.moderates_late = False
+        self.breaking: int | None = None
         self.image_life_s = IMAGE_LIFE_S
         self.video_life_s = VIDEO_LIFE_S
         self.record_life_s = RECORD_LIFE_S
@@ -191,6 +194,8 @@ class Jimeng(Provider[JimengTask]):
             form = read(body)
         except (ValueError, KeyError):
             raise _Refusal(50215) from None
+        if self.breaking is not None:
+            raise _Refusal(self.breaking)
         product = PRODUCTS[form.req_key]
         task = JimengTask(
             id=self._new_id(),
@@ -220,7 +225,7 @@ class Jimeng(Provider[JimengTask]):
         if len(self._under_way) >= self.account.at_once:
             raise _Refusal(50430)
         self._under_way.append(task)
-        if task.late_code is None and not task.wants("moderate-output") and not task.wants("fail"):
+        if task.late_code is None and not any(map(task.wants, _FAILING)):
             self.account.balance -= price
 
     def _new_id(self) -> str:
@@ -239,6 +244,8 @@ class Jimeng(Provider[JimengTask]):
 
     def _look(self, task: JimengTask, wants_urls: bool) -> dict[str, Any]:
         """The data of an answer. Raises a refusal where the answer is a code."""
+        if task.wants("break"):
+            raise _Refusal(50501)
         if task.code != 10000:
             raise _Refusal(task.code, _data("done") if task.code == 50500 else None)
         if task.progress() is None:

@@ -127,8 +127,9 @@ class Kling(Provider[KlingTask]):
     """The service of one region.
 
     `duplicates`: what a used external_task_id does; `unknown_is_error`: whether the new generation answers 1203 for a
-    task it does not know instead of leaving it out (neither is documented). `always_200`: errors come with HTTP 200.
-    `repeats`: how often each callback is sent.
+    task it does not know instead of leaving it out (neither is documented). `batch_cap`: how many one look may name
+    (not documented either; None: any number). `always_200`: errors come with HTTP 200. `repeats`: how often each
+    callback is sent.
     """
 
     name: ClassVar[str] = "kling"
@@ -138,6 +139,7 @@ class Kling(Provider[KlingTask]):
         self.account = KlingAccount("kling-simulated-key")
         self.duplicates: Literal["second", "refused"] = "second"
         self.unknown_is_error = False
+        self.batch_cap: int | None = None
         self.always_200 = False
         self.repeats = 1
         self.url_life_s = URL_LIFE_S
@@ -308,6 +310,8 @@ class Kling(Provider[KlingTask]):
         if len(kinds) != 1:
             raise _Refusal(1201, "either task_ids or external_task_ids")
         wanted = request.query[kinds[0]].split(",")
+        if self.batch_cap is not None and len(wanted) > self.batch_cap:
+            raise _Refusal(1201, f"more than {self.batch_cap} {kinds[0]}")
         found = [self._new_task(kinds[0], known) for known in wanted]
         if self.unknown_is_error and None in found:
             raise _Refusal(1203)

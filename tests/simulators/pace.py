@@ -2,6 +2,7 @@
 
 A prompt may hold directives in brackets, so that a job can be steered from anywhere, also through another process:
 `[moderate-input]` `[moderate-output]` `[fail]` `[queue=5]` and `[run=30]` (seconds in the provider's queue and at work)
+`[moderate-output=1]` (of several pictures only the first, where the provider looks at each by itself)
 `[expire]` (the result's URL is dead at once) `[truncate]` (the result's bytes are cut).
 """
 
@@ -55,6 +56,11 @@ class Generation:
     def run_s(self) -> float:
         """Seconds at work."""
         return self._seconds("run", self.pace.run_s)
+
+    def number_of(self, directive: str) -> int | None:
+        """The number in `[directive=number]`, None without one."""
+        asked = _directives(self.prompt).get(directive)
+        return int(float(asked)) if asked else None
 
     def _seconds(self, directive: str, usual: float) -> float:
         asked = _directives(self.prompt).get(directive)

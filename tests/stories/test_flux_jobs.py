@@ -8,6 +8,14 @@ from tests.simulators.media import png
 from tests.stories.conftest import Installation
 
 
+def test_a_blackened_picture_costs_nothing_and_spoils_no_other(installation: Installation) -> None:
+    user = installation.user(credits=100)
+    wanted = {"prompt": "three foxes [moderate-output=1]", "n": 3}
+    job = user.ended(user.post("/v1/jobs", {"model": "flux/schnell", "input": wanted})["id"])
+    assert (job["status"], len(job["artifacts"]), job["cost"]["charged"]) == ("succeeded", 2, 10)
+    assert user.credits() == (90, 0)
+
+
 def test_pictures_are_filled_changed_and_brought_together(installation: Installation) -> None:
     user, world = installation.user(), installation.world
     address = world.media.publish("hat.png", "image/png", lambda: png("a hat", 512, 512))

@@ -38,3 +38,14 @@ def test_a_group_costs_what_was_made_and_bad_luck_is_tried_again(installation: I
         3,
     )
     assert user.credits() == (960, 0)
+
+
+def test_what_breaks_at_jimeng_ends_soon_and_costs_nothing(installation: Installation) -> None:
+    user = installation.user(credits=100)
+    broken = user.ended(user.submit("jimeng/text-to-image", "a fox [break]")["id"], 30)
+    assert (broken["status"], broken["error"]["code"], broken["error"]["retryable"]) == (
+        "failed",
+        "provider_failed",
+        True,
+    )
+    assert user.credits() == (100, 0)

@@ -182,12 +182,12 @@ def test_a_broken_accounts_retry_after_does_not_shorten_the_breakers_pause(make_
 def test_whether_another_account_may_serve(make_account: Make) -> None:
     first, second = make_account(), make_account("fal")
     with transaction() as session:
-        assert accounts.other_account_may_serve(session, ("bfl", "fal"), but=first)
-        assert not accounts.other_account_may_serve(session, ("bfl",), but=first)
+        assert accounts.other_account_may_serve(session, ("bfl", "fal"), but=[first])
+        assert not accounts.other_account_may_serve(session, ("bfl",), but=[first])
         accounts.troubled(session, second, Trouble.BALANCE, None)  # in this very transaction
-        assert not accounts.other_account_may_serve(session, ("bfl", "fal"), but=first)
+        assert not accounts.other_account_may_serve(session, ("bfl", "fal"), but=[first])
     with transaction() as session:
-        assert not accounts.other_account_may_serve(session, ("bfl", "fal"), but=first)
+        assert not accounts.other_account_may_serve(session, ("bfl", "fal"), but=[first])
 
 
 # ---------------------------------------------------------------- many at once

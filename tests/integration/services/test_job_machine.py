@@ -65,6 +65,7 @@ class Life:
     claim: Any = None  # in whose hands it is
     is_due: bool = False  # although it is in somebody's hands: the lease has run out
     at_provider: bool = False  # a submit is under way, or was lost, or was taken
+    given_up: bool = False  # it is only watched, and holds no slot
     is_sent: bool = False
     cancel: bool = False
     overdue: bool = False
@@ -123,6 +124,10 @@ class Life:
         if self.claim is not None:
             self.old_claims.append(self.claim)
         self.claim, self.is_due, self.step = None, False, step or self.step
+
+    @property
+    def has_slot(self) -> bool:
+        return self.at_provider and not self.given_up
 
     @property
     def is_being_stopped(self) -> bool:
@@ -207,7 +212,7 @@ class Lives(RuleBasedStateMachine):
     def bring_to(self, stage: str) -> None:
         """A new job in this stage of its life, so that what follows does not have to begin at the beginning."""
         self.accept_one()
-        if stage == "queued" or sum(life.at_provider for life in self.lives) == SLOTS:
+        if stage == "queued" or sum(life.has_slot for life in self.lives) == SLOTS:
             return
         life = self.lives[-1]
         self.take_submits(1)
@@ -371,7 +376,7 @@ class Lives(RuleBasedStateMachine):
     def take_submits(self, limit: int) -> None:
         self.nothing_is_paused()
         waiting = [life for life in self.free(Step.SUBMIT) if not life.at_provider]
-        used = sum(life.at_provider for life in self.lives)
+        used = sum(life.has_slot for life in self.lives)
         taken = write(claims.submits, limit)
         assert len(taken) == min(limit, len(waiting), SLOTS - used)
         for claim in taken:
@@ -505,14 +510,27 @@ class Lives(RuleBasedStateMachine):
         write(lifecycle.failed, life.claim, Failed(code="content_moderated", message="no"))
         life.come_to_nothing("content_moderated")
 
-    @about(LOOKED_AT, gone=st.booleans(), before=st.sampled_from([0, lifecycle.GONE_LIMIT - 1]))
-    def look_tells_nothing(self, life: Life, gone: bool, before: int) -> None:
-        claim = replace(life.claim, failures=before)
-        write(lifecycle.no_verdict, claim, NoVerdict(message="?", gone=gone))
-        if gone and before + 1 >= lifecycle.GONE_LIMIT:
+    @about(LOOKED_AT, failures=st.integers(0, 9))
+    def look_tells_nothing(self, life: Life, failures: int) -> None:
+        claim = replace(life.claim, failures=failures, refusals=lifecycle.GONE_LIMIT - 1)
+        write(lifecycle.no_verdict, claim, NoVerdict(message="?"))
+        life.put_down()
+
+    @about(
+        LOOKED_AT,
+        denial=st.sampled_from([NoVerdict(message="?", gone=True), NoVerdict(message="?", final_after=5)]),
+        before=st.sampled_from([0, lifecycle.GONE_LIMIT - 1]),
+    )
+    def provider_denies(self, life: Life, denial: NoVerdict, before: int) -> None:
+        write(lifecycle.no_verdict, replace(life.claim, refusals=before), denial)
+        is_final = before + 1 >= lifecycle.GONE_LIMIT
+        if life.end is not None and is_final:
             life.come_to_nothing("provider_failed")
-        else:
-            life.put_down()
+            return
+        life.given_up = life.given_up or is_final or life.end is not None
+        if is_final:
+            life.finish_free("provider_failed", watch=True)
+        life.put_down()
 
     @about(BEING_STOPPED, confirmed=st.booleans())
     def provider_says_whether_it_stops(self, life: Life, confirmed: bool) -> None:
@@ -606,6 +624,7 @@ class Lives(RuleBasedStateMachine):
             assert (step.lease_token is not None) == (life.claim is not None)
             assert (step.cancel_at is not None) == life.cancel
             assert (step.account_id is not None) == (life.at_provider or life.step is Step.STORE)
+            assert (step.slots == 0) == life.given_up
 
 
 _COUNTED: dict[str, tuple[Any, Any]] = {

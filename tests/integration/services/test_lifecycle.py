@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
+from common import clock
 from common import settings as configuration
 from common.db import transaction
 from common.errors import LeaseLost
-from common.models import JobAttempt, ProviderAccount
+from common.models import Job, JobAttempt, JobStep, ProviderAccount
 from common.providers.base import (
     Accepted,
     Failed,
@@ -24,11 +27,12 @@ from common.providers.base import (
 )
 from common.services import claims, credits, lifecycle
 from common.services.users import Actor
-from common.words import Outcome, Status
+from common.words import Outcome, Status, Step
 from tests.integration.services.life import (
     PICTURE,
     PRICE,
     Seen,
+    accept,
     cancel,
     claim_poll,
     claim_store,
@@ -133,6 +137,127 @@ def test_one_denial_is_no_verdict_but_five_in_a_row_are(actor: Actor) -> None:
     assert Seen(actor, job_id).code == "provider_failed"
 
 
+DENIAL = NoVerdict(message="not found", gone=True)
+
+
+def look(actor: Actor, job_id: str, *seen: NoVerdict) -> list[float]:
+    """Look that often, as soon as one may; returns the pauses that follow."""
+    pauses = []
+    for each in seen:
+        claim = claim_poll()
+        with transaction() as session:
+            lifecycle.no_verdict(session, claim, each)
+        due_at = Seen(actor, job_id).due_at
+        if due_at is not None:
+            pauses.append(due_at - clock.epoch())
+    return pauses
+
+
+def slots_of(job_id: str) -> int:
+    with transaction() as session:
+        return session.get_one(JobStep, job_id).slots
+
+
+def test_what_tells_nothing_counts_for_no_denial_and_forgives_none(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    time_out = NoVerdict(message="time-out")
+    look(actor, job_id, *[time_out] * 9, DENIAL)
+    assert Seen(actor, job_id).status == Status.RUNNING
+    look(actor, job_id, *[time_out, DENIAL] * (lifecycle.GONE_LIMIT - 2))
+    assert Seen(actor, job_id).status == Status.RUNNING
+    look(actor, job_id, DENIAL)
+    assert Seen(actor, job_id).end == (Status.FAILED, "provider_failed", 0)
+
+
+def test_a_provider_may_be_confused_for_a_minute(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    pauses = look(actor, job_id, *[DENIAL] * (lifecycle.GONE_LIMIT - 1))
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 5  # right after the submit it is normal at some
+    assert sum(pauses) > 60
+    longer = replace(DENIAL, retry_after_s=300.0)
+    other = submit(actor)
+    accept(sent(claim_submits()[0]))
+    make_due()
+    with transaction() as session:
+        claim = next(claim for claim in claims.due(session, Step.POLL, 10) if claim.job_id == other)
+    with transaction() as session:
+        lifecycle.no_verdict(session, claim, longer)
+    due_at = Seen(actor, other).due_at
+    assert due_at is not None
+    assert due_at > clock.epoch() + 290
+
+
+def test_a_lost_job_ends_free_gives_up_its_slot_and_is_still_watched(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    with transaction() as session:
+        session.execute(update(ProviderAccount).values(max_concurrency=1))
+    other = submit(actor)
+    look(actor, job_id, *[DENIAL] * lifecycle.GONE_LIMIT)
+    seen = Seen(actor, job_id)
+    assert (seen.end, seen.waiting, seen.balance) == (
+        (Status.FAILED, "provider_failed", 0),
+        True,
+        credits.Balance(80, PRICE),
+    )
+    make_due()
+    assert [claim.job_id for claim in claim_submits()] == [other]
+    store(produce(claim_poll()))
+    seen = Seen(actor, job_id)
+    assert (seen.end, seen.late, seen.artifacts, seen.waiting) == (
+        (Status.FAILED, "provider_failed", 0),
+        True,
+        1,
+        False,
+    )
+    with transaction() as session:
+        attempt = session.scalars(select(JobAttempt).where(JobAttempt.job_id == job_id)).one()
+        assert (attempt.error_code, attempt.ended_at is not None) == (None, True)
+
+
+def test_the_watch_over_a_lost_job_ends_with_the_denials(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    look(actor, job_id, *[DENIAL] * lifecycle.GONE_LIMIT)
+    pauses = look(actor, job_id, *[DENIAL] * lifecycle.GONE_LIMIT)
+    assert sum(pauses) > 600
+    assert not Seen(actor, job_id).waiting
+
+
+def test_who_wants_to_cancel_what_is_lost_has_canceled_it(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    look(actor, job_id, *[DENIAL] * (lifecycle.GONE_LIMIT - 1))
+    claim = claim_poll()
+    cancel(actor, job_id)
+    with transaction() as session:
+        lifecycle.no_verdict(session, claim, DENIAL)
+    seen = Seen(actor, job_id)
+    assert (seen.end, seen.waiting) == ((Status.CANCELED, "canceled", 0), True)
+    assert not claim_poll().cancel_requested
+
+
+def test_an_ended_job_that_is_denied_holds_no_slot(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    with transaction() as session:
+        session.execute(update(JobStep).values(deadline_at=0))
+    with transaction() as session:
+        lifecycle.past_deadline(session)
+    assert slots_of(job_id) == 1, "it may run there still"
+    look(actor, job_id, NoVerdict(message="time-out"))
+    assert slots_of(job_id) == 1
+    look(actor, job_id, DENIAL)
+    assert slots_of(job_id) == 0
+
+
+def test_what_broke_at_the_provider_is_bounded(actor: Actor) -> None:
+    job_id, _ = run(actor)
+    broken = NoVerdict(message="Internal Error (code 50500)", final_after=3)
+    look(actor, job_id, broken, NoVerdict(message="time-out"), broken)
+    assert Seen(actor, job_id).status == Status.RUNNING
+    look(actor, job_id, broken)
+    seen = Seen(actor, job_id)
+    assert (seen.end, slots_of(job_id)) == ((Status.FAILED, "provider_failed", 0), 0)
+
+
 def test_a_good_answer_forgives_earlier_denials(actor: Actor) -> None:
     job_id, claim = run(actor)
     for _ in range(3 * lifecycle.GONE_LIMIT):
@@ -143,6 +268,134 @@ def test_a_good_answer_forgives_earlier_denials(actor: Actor) -> None:
             lifecycle.still_running(session, [(claim, Running())])
         claim = claim_poll()
     assert Seen(actor, job_id).status == Status.RUNNING
+
+
+# ---------------------------------------------------------------- chance at the submit
+
+
+CHECKS_BROKE = Rejected(code="provider_failed", message="Risk Internal Error (code 50520)", tries=1)
+
+
+def refuse(verdict: Any) -> claims.SubmitClaim:
+    """The next submit is answered with this."""
+    make_due()
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        write = lifecycle.rejected if isinstance(verdict, Rejected) else lifecycle.not_accepted
+        write(session, claim, verdict)
+    return claim
+
+
+def health(account_id: str) -> tuple[int, str | None, bool]:
+    """Of an account: failures, trouble, whether it pauses."""
+    with transaction() as session:
+        row = session.get_one(ProviderAccount, account_id)
+        return row.failures, row.trouble, row.open_until > clock.epoch()
+
+
+WELL = (0, None, False)
+
+
+@pytest.mark.parametrize(
+    "verdict", [CHECKS_BROKE, Rejected(code="content_moderated", message="bad luck", tries=2)]
+)
+def test_chance_at_the_submit_is_tried_again_later_and_blames_nobody(actor: Actor, verdict: Rejected) -> None:
+    job_id = submit(actor)
+    for _ in range(verdict.tries):
+        claim = refuse(verdict)
+        seen = Seen(actor, job_id)
+        assert (seen.status, seen.balance) == (Status.QUEUED, credits.Balance(80, PRICE))
+        assert seen.due_at is not None
+        assert seen.due_at > clock.epoch() + 2
+        assert health(claim.account_id) == WELL
+    claim = refuse(verdict)
+    seen = Seen(actor, job_id)
+    assert (seen.end, seen.balance) == ((Status.FAILED, verdict.code, 0), credits.Balance(100, 0))
+    assert health(claim.account_id) == WELL
+    with transaction() as session:
+        assert (session.get_one(Job, job_id).error or {})["retryable"] is True
+
+
+def test_chance_at_the_submit_and_after_it_share_their_tries(actor: Actor) -> None:
+    job_id = submit(actor)
+    chance = Rejected(code="content_moderated", message="bad luck", tries=2)
+    for _ in range(2):
+        refuse(chance)
+    make_due()
+    accept(sent(claim_submits()[0]))
+    fail_by_chance(claim_poll())
+    assert Seen(actor, job_id).end == (Status.FAILED, "content_moderated", 0)
+
+
+# ---------------------------------------------------------------- doubt about an account, and its faults
+
+
+TOKEN = NotAccepted(trouble=Trouble.CREDENTIALS, message="not yet valid (code 1003)", doubted=True)
+
+
+def test_a_doubtful_refusal_is_tried_again_once_before_the_account_is_paused(actor: Actor) -> None:
+    job_id = submit(actor)
+    refuse(NotAccepted(trouble=Trouble.BUSY, message="429"))  # which is something else
+    with transaction() as session:
+        session.execute(update(ProviderAccount).values(open_until=0.0, trouble=None))
+    account_id = refuse(TOKEN).account_id
+    assert (Seen(actor, job_id).status, health(account_id)) == (Status.QUEUED, WELL)
+    refuse(TOKEN)
+    assert Seen(actor, job_id).end == (Status.FAILED, "provider_unavailable", 0)
+    assert health(account_id) == (1, "credentials", True)
+
+
+def test_a_fresh_token_may_be_all_that_it_takes(actor: Actor) -> None:
+    job_id = submit(actor)
+    refuse(TOKEN)
+    make_due()
+    accept(sent(claim_submits()[0]))
+    assert Seen(actor, job_id).status == Status.RUNNING
+
+
+BROKE = Failed(code="account_exhausted", message="总绘图次数已用完", retryable=True, trouble=Trouble.BALANCE)
+
+
+def test_a_generation_that_fails_for_its_accounts_fault_goes_to_another(
+    actor: Actor, make_account: Callable[..., str]
+) -> None:
+    other = make_account("fal", limit=1)
+    with transaction() as session:
+        session.execute(update(ProviderAccount).where(ProviderAccount.id == other).values(enabled=False))
+    job_id, claim = run(actor)
+    with transaction() as session:
+        session.execute(update(ProviderAccount).values(enabled=True))
+    with transaction() as session:
+        lifecycle.failed(session, claim, BROKE)
+    assert (Seen(actor, job_id).status, health(claim.account_id)) == (Status.QUEUED, (1, "balance", True))
+    make_due()
+    assert [(again.job_id, again.account_id) for again in claim_submits()] == [(job_id, other)]
+
+
+def test_with_no_other_account_such_a_generation_is_final(actor: Actor) -> None:
+    job_id, claim = run(actor)
+    with transaction() as session:
+        lifecycle.failed(session, claim, BROKE)
+    seen = Seen(actor, job_id)
+    assert (seen.end, seen.balance) == ((Status.FAILED, "account_exhausted", 0), credits.Balance(100, 0))
+    assert health(claim.account_id) == (1, "balance", True)
+
+
+def test_a_full_account_is_tried_again_a_few_times(actor: Actor) -> None:
+    busy = Failed(code="provider_unavailable", message="队列已满", retryable=True, trouble=Trouble.BUSY)
+    job_id, claim = run(actor)
+    for _ in range(lifecycle.CHANCE_TRIES):
+        with transaction() as session:
+            lifecycle.failed(session, claim, busy)
+        assert Seen(actor, job_id).status == Status.QUEUED
+        with transaction() as session:
+            session.execute(update(ProviderAccount).values(open_until=0.0))
+        make_due()
+        accept(sent(claim_submits()[0]))
+        claim = claim_poll()
+    with transaction() as session:
+        lifecycle.failed(session, claim, busy)
+    assert Seen(actor, job_id).end == (Status.FAILED, "provider_unavailable", 0)
 
 
 # ---------------------------------------------------------------- lost submits and dead workers

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, func, select, update
 from common import clock
 from common.db import transaction
 from common.models import Job, JobAttempt, JobStep, ProviderAccount
-from common.providers.base import Accepted, NotAccepted, Rejected, Succeeded, Trouble, Unknown
+from common.providers.base import Accepted, Failed, NotAccepted, Rejected, Succeeded, Trouble, Unknown
 from common.services import claims, credits, jobs, lifecycle
 from common.services.accounts import BREAKER_THRESHOLD
 from common.services.claims import SubmitClaim
@@ -546,15 +546,107 @@ def test_an_account_that_may_not_use_a_model_serves_the_others(
     assert len(give()) == 4
 
 
+NO_MODEL = NotAccepted(trouble=Trouble.MODEL, message="not in your plan")
+
+
 def test_what_one_account_may_not_use_waits_for_another(user: Actor, make_account: MakeAccount) -> None:
     make_account(limit=1)
     other = make_account("fal", limit=1)
     change(other, open_until=clock.epoch() + 60)
     submit(user, 1)
     (claim,) = send(give())
-    answer(claim, NotAccepted(trouble=Trouble.MODEL, message="not in your plan"))
+    answer(claim, NO_MODEL)
     with transaction() as session:
         assert session.get_one(Job, claim.job_id).status == "queued"
+    make_due()
+    assert give() == [], "nobody is asked again who cannot"
+    change(other, open_until=0.0)
+    (again,) = send(give())
+    assert (again.job_id, again.account_id) == (claim.job_id, other)
+    answer(again, Accepted(provider_ref="ref"))
+
+
+def test_a_model_that_no_account_may_use_fails_at_once_with_the_providers_reason(
+    make_actor: MakeActor, make_account: MakeAccount
+) -> None:
+    accounts = {make_account(limit=1), make_account("fal", limit=1), make_account("fal", limit=1)}
+    user = make_actor(100)
+    (job_id,) = submit(user)
+    asked = set()
+    for _ in accounts:
+        (claim,) = send(give())
+        asked.add(claim.account_id)
+        answer(claim, NO_MODEL)
+        make_due()
+    assert asked == accounts
+    assert give() == []
+    with transaction() as session:
+        job = session.get_one(Job, job_id)
+        assert (job.status, job.charged) == (Status.FAILED, 0)
+        assert job.error == {"code": "provider_unavailable", "message": "not in your plan", "retryable": True}
+        assert credits.balance(session, user.user_id) == credits.Balance(100, 0)
+        assert credits.verify(session) == []
+
+
+@pytest.mark.parametrize("trouble", [Trouble.CREDENTIALS, Trouble.BALANCE])
+def test_who_has_refused_a_model_is_no_way_out_of_another_accounts_trouble(
+    user: Actor, make_account: MakeAccount, trouble: Trouble
+) -> None:
+    make_account(limit=1)
+    make_account("fal", limit=1)
+    (job_id,) = submit(user)
+    answer(*send(give()), NO_MODEL)
+    make_due()
+    answer(*send(give()), NotAccepted(trouble=trouble, message="no"))
+    with transaction() as session:
+        assert session.get_one(Job, job_id).status == Status.FAILED
+
+
+def test_who_has_refused_a_model_is_not_asked_when_another_fails_by_chance(
+    user: Actor, make_account: MakeAccount
+) -> None:
+    cannot, other = make_account(limit=5, weight=99), make_account("fal", limit=1)
+    submit(user)
+    (claim,) = send(give())
+    assert claim.account_id == cannot
+    answer(claim, NO_MODEL)
+    make_due()
+    (claim,) = start()
+    make_due()
+    with transaction() as session:
+        (look,) = claims.due(session, Step.POLL, 1)
+        chance = Failed(code="content_moderated", message="bad luck", retryable=True, try_again=True)
+        lifecycle.failed(session, look, chance)
+    make_due()
+    assert accounts_of(give()) == {other: 1}
+
+
+def test_what_an_account_has_refused_hides_no_others(
+    user: Actor, make_account: MakeAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many jobs wait for the one account that may take them: the free one still finds those behind them, and the
+    scheduler does not look at the others for it."""
+    cannot, other = make_account(limit=40), make_account("fal", limit=1)
+    change(other, open_until=clock.epoch() + 60)
+    refused = submit(user, 40)
+    for claim in send(give()):
+        answer(claim, NO_MODEL)
+    behind = submit(user, 2)
+    make_due()
+    looked: list[list[str]] = []
+    jobs_of = claims._jobs
+    monkeypatch.setattr(claims, "_TOPS", 4)
+    monkeypatch.setattr(
+        claims,
+        "_jobs",
+        lambda *args: looked.append([job.job_id for job in jobs_of(*args)]) or jobs_of(*args),
+    )
+    claims._firsts.cache_clear()
+    given = give()
+    claims._firsts.cache_clear()
+    assert {claim.job_id for claim in given} == set(behind)
+    assert accounts_of(given) == {cannot: 2}
+    assert not {job_id for jobs in looked for job_id in jobs} & set(refused)
 
 
 def test_a_probe_whose_worker_died_makes_way_for_another(user: Actor, make_account: MakeAccount) -> None:

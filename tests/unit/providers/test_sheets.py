@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from common.providers.base import Failed, NotAccepted, NoVerdict, Rejected, Reply, Unknown
+from common.providers.base import Failed, NotAccepted, NoVerdict, Rejected, Reply, Trouble, Unknown
 from common.providers.reading import LONGEST_PAUSE_S
 from common.providers.registry import ADAPTERS
 from common.providers.remote import MESSAGE_LIMIT
+from common.services.lifecycle import _TROUBLE_CODES
 from common.words import ErrorCode
 from tests.unit.providers.conformance import bfl, fal, jimeng, kling, midjourney
 from tests.unit.providers.conformance.sheets import CODES, STATUSES
@@ -109,13 +110,23 @@ def verdicts(api: str) -> Iterator[Any]:
 @pytest.mark.parametrize("api", TABLES)
 def test_verdicts_are_consistent(api: str) -> None:
     """A refusal is final; a failure may be worth another try, but never a fault of the input or, unless it was
-    chance, moderation; whoever did not take a job says why; and nothing goes without words."""
+    chance, moderation; what is an account's fault is no job's; whoever did not take a job says why; and nothing goes
+    without words."""
     for verdict in verdicts(api):
         match verdict:
             case Rejected():
-                assert verdict.code in _OF_THE_INPUT | {ErrorCode.PROVIDER_REJECTED}
+                assert verdict.code in _OF_THE_INPUT | {
+                    ErrorCode.PROVIDER_REJECTED,
+                    ErrorCode.PROVIDER_FAILED,
+                }
+                assert verdict.tries <= 2
+                assert (verdict.code == ErrorCode.PROVIDER_FAILED) <= (verdict.tries > 0)
             case Failed(code=ErrorCode.CONTENT_MODERATED):
                 assert verdict.retryable == verdict.try_again
+            case Failed(trouble=Trouble() as trouble):
+                assert verdict.code == _TROUBLE_CODES[trouble]
+                assert verdict.retryable
+                assert not verdict.try_again
             case Failed():
                 assert verdict.code in (ErrorCode.INVALID_INPUT, ErrorCode.PROVIDER_FAILED)
                 assert not (verdict.retryable and verdict.code in _OF_THE_INPUT)

@@ -195,6 +195,18 @@ def test_a_blocked_picture_is_black(customer: Customer, fal: Fal, media: MediaHo
     assert (picture.size, picture.getextrema()) == ((1024, 768), ((0, 0),) * 3)
 
 
+def test_of_several_pictures_only_the_blocked_ones_are_missing(customer: Customer, media: MediaHost) -> None:
+    verdict, _ = customer.made("flux/schnell", "[moderate-output=1] x", n=3)
+    assert isinstance(verdict, Succeeded)
+    assert (len(verdict.outputs), verdict.share) == (2, (2, 3))
+    for output in verdict.outputs:
+        picture = Image.open(io.BytesIO(media.content(output.url or "")))
+        assert picture.getextrema() != ((0, 0),) * 3
+    verdict, _ = customer.made("flux/schnell", "[moderate-output] x", n=3)
+    assert isinstance(verdict, Failed)
+    assert verdict.code == "content_moderated"
+
+
 def test_locked_account_can_still_be_polled(customer: Customer, fal: Fal) -> None:
     accepted = customer.submit(PRO, "x")
     fal.account.balance = 0.0

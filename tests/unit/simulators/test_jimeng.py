@@ -224,6 +224,26 @@ def test_done_is_no_success_with_another_code(shop: Shop) -> None:
     assert shop.server.account.balance == 1_000_000
 
 
+@pytest.mark.parametrize(("model", "limit"), [(IMAGE, 3), (VIDEO, 5)])
+def test_internal_errors_of_a_query_are_bounded(shop: Shop, model: str, limit: int) -> None:
+    accepted = shop.customer.submit(model, "[break] x")
+    assert isinstance(accepted, Accepted)
+    verdict = shop.customer.poll(model, accepted)
+    assert isinstance(verdict, NoVerdict)
+    assert (verdict.gone, verdict.final_after) == (False, limit)
+    assert "(code 50501)" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("breaking", "code", "tries"), [(50520, "provider_failed", 1), (50511, "content_moderated", 2)]
+)
+def test_chance_at_the_submit(shop: Shop, breaking: int, code: str, tries: int) -> None:
+    shop.server.breaking = breaking
+    verdict = shop.customer.submit(IMAGE, "x")
+    assert isinstance(verdict, Rejected)
+    assert (verdict.code, verdict.tries) == (code, tries)
+
+
 # ---------------------------------------------------------------- the gateway
 
 GOLDEN = b'{"req_key":"jimeng_t2i_v40","prompt":"cat"}'

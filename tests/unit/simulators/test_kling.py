@@ -187,6 +187,48 @@ def test_many_are_looked_at_in_one_call(shop: Shop, version: str) -> None:
     assert [call.path.partition("?")[0] for call in shop.server.calls] == [path_of(version)]
 
 
+@pytest.mark.parametrize(
+    ("cap", "calls"), [(5, [5]), (3, [2, 3, 5]), (2, [1, 2, 2, 3, 5]), (1, [1] * 5 + [2, 2, 3, 5])]
+)
+def test_a_batch_that_is_too_large_is_halved(shop: Shop, cap: int, calls: list[int]) -> None:
+    shop.server.account.at_once = 10
+    accepted = [
+        shop.customer.submit(VIDEO, f"{number} [run=9]", model_name="kling-3.0") for number in range(5)
+    ]
+    shop.server.batch_cap = cap
+    shop.server.calls.clear()
+    seen = shop.customer.poll_all(VIDEO, accepted)
+    assert [type(seen[each.provider_ref]) for each in accepted] == [Running] * 5
+    assert sorted(_named(call.path) for call in shop.server.calls) == calls
+
+
+def test_a_batch_of_which_nothing_is_taken_costs_a_bounded_number_of_calls(shop: Shop) -> None:
+    shop.server.batch_cap = 0
+    shop.server.calls.clear()
+    known = [Accepted(provider_ref=str(number), memo={"path": "/tasks"}) for number in range(64)]
+    seen = shop.customer.poll_all(VIDEO, known)
+    assert all(isinstance(verdict, NoVerdict) and not verdict.gone for verdict in seen.values())
+    assert len(seen) == 64
+    assert len(shop.server.calls) == 1 + 2 + 4 + 8 + 64
+
+
+def test_a_half_without_an_answer_spoils_no_other(shop: Shop) -> None:
+    shop.server.account.at_once = 10
+    accepted = [
+        shop.customer.submit(VIDEO, f"{number} [run=9]", model_name="kling-3.0") for number in range(4)
+    ]
+    shop.server.batch_cap = 2
+    shop.server.misbehave(Fault("drop_reply", f"GET /tasks?task_ids={accepted[2].provider_ref}"))
+    seen = shop.customer.poll_all(VIDEO, accepted)
+    verdicts = [type(seen[each.provider_ref]) for each in accepted]
+    assert verdicts == [Running, Running, NoVerdict, NoVerdict]
+
+
+def _named(path: str) -> int:
+    """How many tasks a look names."""
+    return path.count(",") + path.count("%2C") + 1
+
+
 @pytest.mark.parametrize("version", GENERATIONS)
 @pytest.mark.parametrize("kind", ["drop_reply", "garbage", "cut"])
 def test_a_lost_submit_is_found_by_its_external_id(shop: Shop, version: str, kind: Any) -> None:

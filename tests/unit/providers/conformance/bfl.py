@@ -67,9 +67,12 @@ POLLS = [
      (Failed, {"code": "content_moderated", "message": "Derivative Works Filter"})),
     (PRO, bfl("Error", details={"error": "internal"}), (Failed, {"code": "provider_failed", "message": "internal"})),
     (PRO, bfl("Failed"), FAILED_AGAIN),
-    (PRO, bfl("Task not found"), (NoVerdict, {"gone": True, "retry_after_s": 3.0})),
+    (PRO, bfl("Task not found"), GONE),
     (PRO, bfl("Task not found", http=404), GONE),
     (PRO, reply(404, {"detail": "Task not found"}), GONE),
+    (PRO, reply(404, {"detail": "Not Found"}), NOTHING),  # a 404 that is not about the task (section 4.2)
+    (PRO, reply(404, b"<html>nginx</html>"), NOTHING),
+    (PRO, reply(404, b"Task not found"), NOTHING),
     (PRO, bfl("Content Moderated", http=422), FAILED_MODERATED),  # the body is the verdict, whatever the status
     (PRO, bfl("Error", http=503), FAILED_AGAIN),
     (PRO, bfl("Thinking"), NOTHING),

@@ -82,6 +82,8 @@ POLLS = [
     ([reply(200, {"status": "COMPLETED", "request_id": "ref-2"})], NOTHING),  # of another request
     ([reply(202, {"status": "IN_QUEUE", "request_id": "ref-1", "gateway_request_id": "ref-2"})], RUNNING),
     ([reply(404, {"detail": "not found"})], GONE),
+    ([reply(404, b"<html>nginx</html>")], NOTHING),  # not in fal's own words (section 8.1, dialect a)
+    ([reply(404, {"message": "no Route matched"})], NOTHING),
     ([reply(401, {"detail": "x"})], NOTHING),
     ([reply(429, {"detail": "x"}, retry_after="6")], (NoVerdict, {"gone": False, "retry_after_s": 6.0})),
     ([reply(503, {"detail": "x"})], NOTHING),
@@ -89,6 +91,15 @@ POLLS = [
     ([COMPLETED, reply(200, {"images": [PICTURE], "seed": 42, "has_nsfw_concepts": [False]})], (Succeeded, {})),
     ([COMPLETED, reply(200, {"images": [PICTURE], "seed": 42})], (Succeeded, {})),
     ([COMPLETED, reply(200, {"images": [PICTURE], "has_nsfw_concepts": [True]})], FAILED_MODERATED),
+    # Each picture has a flag of its own (section 5).
+    ([COMPLETED, reply(200, {"images": [PICTURE] * 3, "has_nsfw_concepts": [True] * 3})], FAILED_MODERATED),
+    ([COMPLETED, reply(200, {"images": [PICTURE] * 3, "has_nsfw_concepts": [False, True, False]})],
+     (Succeeded, {"share": (2, 3)})),
+    ([COMPLETED, reply(200, {"images": [PICTURE] * 3, "has_nsfw_concepts": [True]})], (Succeeded, {"share": (2, 3)})),
+    ([COMPLETED, reply(200, {"images": [PICTURE] * 2, "has_nsfw_concepts": [False, False]})],
+     (Succeeded, {"share": None})),
+    ([COMPLETED, reply(200, {"images": [PICTURE], "has_nsfw_concepts": [False, True]})], (Succeeded, {"share": None})),
+    ([COMPLETED, reply(200, {"images": [PICTURE], "has_nsfw_concepts": "yes"})], (Succeeded, {"share": None})),
     ([COMPLETED, reply(200, {"images": []})], NOTHING),
     ([COMPLETED, reply(200, {"something": "else"})], NOTHING),
     ([COMPLETED, reply(422, typed("content_policy_violation"))], FAILED_MODERATED),
@@ -120,6 +131,7 @@ POLLS = [
     ([COMPLETED, reply(504, {"detail": "x"}, x_fal_error_type="request_timeout")], FAILED_AGAIN),
     ([COMPLETED, reply(400, {"detail": "Request is still in progress"})], NOTHING),
     ([COMPLETED, reply(404, {"detail": "gone"})], GONE),
+    ([COMPLETED, reply(404, b"<html>nginx</html>")], NOTHING),
     ([COMPLETED, reply(503, b"<html>nginx</html>")], NOTHING),
     ([COMPLETED, reply(422, b"<html>nginx</html>")], NOTHING),
     ([COMPLETED, reply(403, {"detail": "User is locked."})], NOTHING),

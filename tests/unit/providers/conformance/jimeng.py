@@ -7,6 +7,9 @@ from typing import Any
 from common.providers.base import NoVerdict, Reply, Succeeded
 from tests.unit.providers.conformance.vocabulary import (
     BALANCE,
+    BROKEN_AGAIN,
+    BROKEN_FILM,
+    BROKEN_PICTURE,
     BUSY,
     CREDENTIALS,
     DOWN,
@@ -17,6 +20,7 @@ from tests.unit.providers.conformance.vocabulary import (
     GONE,
     INVALID,
     MODERATED,
+    MODERATED_AGAIN,
     NOTHING,
     REFUSED,
     RUNNING,
@@ -44,10 +48,12 @@ SUBMITS = [
         accepted("740", memo={"req_key": "jimeng_t2v_v30"}),
     ),
     (T2I, reply(200, jimeng(10000)), UNKNOWN),
-    *((T2I, reply(400, jimeng(code)), MODERATED) for code in (50411, 50412, 50413, 50511, 50512)),
-    *((T2I, reply(400, jimeng(code)), MODERATED) for code in (50516, 50517, 50518, 50519)),
-    # Whatever is not 10000 has started nothing (section A3), also what is internal there.
-    *((T2I, reply(400, jimeng(code)), trouble(DOWN)) for code in (50520, 50521, 50522)),
+    *((T2I, reply(400, jimeng(code)), MODERATED) for code in (50411, 50412, 50413, 50512, 50518)),
+    # What the output's check stops is chance (section A5), wherever it is told.
+    *((T2I, reply(400, jimeng(code)), MODERATED_AGAIN) for code in (50511, 50516, 50517, 50519)),
+    # Whatever is not 10000 has started nothing (section A3), also what is internal there. The checks' own errors: one
+    # delayed retry is harmless (section A5).
+    *((T2I, reply(400, jimeng(code)), BROKEN_AGAIN) for code in (50520, 50521, 50522)),
     *((T2I, reply(500, jimeng(code)), trouble(DOWN)) for code in (50500, 50501)),
     (T2I, reply(429, jimeng(50429)), trouble(BUSY, retry_after_s=2.0)),
     (T2I, reply(429, jimeng(50430), retry_after="5"), trouble(BUSY, retry_after_s=5.0)),
@@ -84,7 +90,9 @@ POLLS = [
     *((T2I, reply(400, jimeng(code)), FAILED_MODERATED) for code in (50411, 50412, 50413, 50512, 50518)),
     *((T2I, reply(400, jimeng(code)), FAILED_MODERATED_AGAIN) for code in (50511, 50516, 50517, 50519)),
     *((T2I, reply(400, jimeng(code)), FAILED_AGAIN) for code in (50520, 50521, 50522)),
-    *((T2I, reply(500, jimeng(code)), NOTHING) for code in (50500, 50501)),
+    # Pictures: no retry; films: a bounded one (section A5).
+    *((T2I, reply(500, jimeng(code)), BROKEN_PICTURE) for code in (50500, 50501)),
+    *((JIMENG_VIDEO, reply(500, jimeng(code)), BROKEN_FILM) for code in (50500, 50501)),
     (T2I, image("done", code=50500, http=500), FAILED_AGAIN),  # done is success only with 10000
     (T2I, image("done", code=50511, http=400), FAILED_MODERATED_AGAIN),
     (T2I, reply(429, jimeng(50429)), (NoVerdict, {"gone": False, "retry_after_s": 2.0})),

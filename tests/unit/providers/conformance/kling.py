@@ -35,7 +35,10 @@ SUBMITS = [
     (KLING_IMAGE, reply(200, kling(0, task_id="870", task_status="submitted")), accepted("870")),
     (T2V, reply(200, kling(0, id="98000001", status="submitted")), accepted("98000001")),
     (T2V, reply(200, kling(0)), UNKNOWN),
-    *((T2V, reply(401, kling(code)), trouble(CREDENTIALS)) for code in (1000, 1001, 1002, 1003, 1004)),
+    *((T2V, reply(401, kling(code)), trouble(CREDENTIALS, doubted=False)) for code in (1000, 1001, 1002)),
+    *(
+        (T2V, reply(401, kling(code)), trouble(CREDENTIALS, doubted=True)) for code in (1003, 1004)
+    ),  # once more
     (T2V, reply(429, kling(1100)), trouble(CREDENTIALS)),
     (T2V, reply(429, kling(1101)), trouble(BALANCE)),
     (T2V, reply(429, kling(1102, "Account balance not enough")), trouble(BALANCE)),
@@ -86,7 +89,8 @@ POLLS = [
     (T2V, legacy("resting"), NOTHING),
     (T2V, reply(404, kling(1202)), GONE),
     (T2V, reply(404, kling(1203)), GONE),
-    (T2V, reply(404, b"not here"), GONE),
+    (T2V, reply(404, b"not here"), NOTHING),  # not in the envelope of section 4.5
+    (T2V, reply(404, {"message": "no Route matched"}), NOTHING),
     (T2V, reply(429, kling(1302)), (NoVerdict, {"gone": False, "retry_after_s": 1.0})),
     (T2V, reply(429, kling(1303), retry_after="30"), (NoVerdict, {"gone": False, "retry_after_s": 30.0})),
     *((T2V, reply(401, kling(code)), NOTHING) for code in (1000, 1001, 1002, 1003, 1004)),
@@ -121,6 +125,7 @@ NEW_POLLS = [
     (new("napping"), NOTHING),
     (reply(200, {"code": 0, "data": []}), GONE),
     (reply(404, kling(1203)), GONE),
+    (reply(404, b"<html>nginx</html>"), NOTHING),
     (reply(200, kling(5000)), NOTHING),
     *((reply(401, kling(code)), NOTHING) for code in (1000, 1001, 1002, 1003, 1004)),
     *((reply(429, kling(code)), NOTHING) for code in (1100, 1101, 1102, 1304)),
