@@ -168,5 +168,7 @@ QUIRKS = (
     "With `force_single` off, 4.x may make several pictures of one prompt, and Volcengine charges each: credits are "
     "held for as many as there can be and charged for as many as there are.",
     "Moderation of what was made is a matter of chance and costs nothing: the platform tries twice more by itself.",
+    "4.0 and 4.6 take reference pictures by address only: what is sent as bytes is put into the platform's storage for "
+    "a day, which Volcengine must be able to reach.",
     "Camera moves (recamera) are not offered: which templates there are is not documented.",
 )
