@@ -21,7 +21,7 @@ from common.services.users import Actor
 from common.words import Outcome
 from tests.integration.services.life import Seen, cancel, make_due
 from tests.simulators.bfl import Bfl
-from tests.simulators.frame import Stage
+from tests.simulators.frame import Fault, Stage
 from tests.simulators.jimeng import Jimeng
 from tests.simulators.media import MediaHost, png
 from workers import http
@@ -202,6 +202,26 @@ def test_who_cancels_while_the_pictures_come_is_not_sent(world: tuple[Bfl, Media
     at_work(story)
     assert Seen(user, job_id).end == ("canceled", "canceled", 0)
     assert not bfl.asked("POST /v1/flux")
+
+
+def test_media_and_an_answer_that_take_longer_than_a_lease_keep_it(
+    world: tuple[Bfl, MediaHost], user: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bfl, media = world
+    monkeypatch.setenv("LEASE_S", "0.9")
+    settings.settings.cache_clear()
+    job_id = order(user, ONE, image=pictures(media, 1, 1.5)[0])
+    bfl.misbehave(Fault("slow", match="POST /v1/flux", seconds=1.5))
+
+    async def story(flow: Submit) -> None:
+        await flow.fill()
+        while flow.in_flight:
+            await asyncio.sleep(0.1)
+            with transaction() as session:
+                assert lifecycle.recover(session) == 0, "somebody else took it for left behind"
+
+    at_work(story)
+    assert (attempts(job_id), status(job_id)) == ([Outcome.ACCEPTED], "running")
 
 
 # ---------------------------------------------------------------- addresses for those who take nothing else

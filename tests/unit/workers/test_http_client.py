@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -414,6 +415,21 @@ def test_a_large_json_arrives_whole_and_with_its_length(value: Any) -> None:
     reply = run(scenario)
     size, length, encoding, content_type = reply.json()
     assert (length, encoding, content_type) == (str(size), None, "application/json")
+
+
+def test_sending_a_large_json_takes_no_memory_worth_mentioning(raw_server: Any) -> None:
+    value = {"prompt": "a fox", "pictures": ["QUJD" * 2 * MIB] * 4}
+
+    async def scenario(http: AioHttp) -> int:
+        async with raw_server(reading(0.2, 32 * MIB)) as url:
+            tracemalloc.start()
+            try:
+                await http.send("POST", url, json=value, timeout_s=5)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    assert run(scenario) < 4 * MIB
 
 
 def test_the_call_that_starts_a_generation_is_waited_for_longer() -> None:
