@@ -256,28 +256,42 @@ def _moving_s(size: int) -> int:
     return 0 if size <= _SMALL_BYTES else round(min(MOVING_S, size / SLOWEST_BYTES))
 
 
-async def _large(response: aiohttp.ClientResponse, usual: int, most: int, wait_s: float) -> bytes:
-    """As `_bounded`; what is larger than usual waits until there is memory for it. Raises TimeoutError, too."""
-    length = most if response.content_length is None else response.content_length
-    if length <= usual:
-        return await _bounded(response, usual)
-    async with AsyncExitStack() as memory:
-        async with asyncio.timeout(wait_s):
-            await memory.enter_async_context(INLINE.held(2 * min(length, most)))  # in parts, and put together
-        return await _bounded(response, most)
-
-
 async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The whole body. Raises ClientPayloadError where it is cut or larger than `limit`."""
     chunks: list[bytes] = []
-    size = 0
-    while chunk := await response.content.readany():
-        size += len(chunk)
-        if size > limit:
-            response.close()
-            raise aiohttp.ClientPayloadError(f"the answer is larger than {limit} bytes")
-        chunks.append(chunk)
+    if not await _read(response, chunks, limit):
+        raise _too_large(response, limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _large(response: aiohttp.ClientResponse, usual: int, most: int, wait_s: float) -> bytes:
+    """As `_bounded`; what is larger than usual waits until there is memory for it. Raises TimeoutError, too."""
+    chunks: list[bytes] = []
+    if await _read(response, chunks, usual):
+        return b"".join(chunks)
+    async with AsyncExitStack() as memory:
+        async with asyncio.timeout(wait_s):  # in parts, and put together
+            await memory.enter_async_context(INLINE.held(2 * min(response.content_length or most, most)))
+        if not await _read(response, chunks, most):
+            raise _too_large(response, most)
+        return b"".join(chunks)
+
+
+async def _read(response: aiohttp.ClientResponse, chunks: list[bytes], limit: int) -> bool:
+    """Read on: to the end, or until there is more than `limit` and then False."""
+    size = sum(map(len, chunks))
+    while size <= limit:
+        chunk = await response.content.readany()
+        if not chunk:
+            return True
+        size += len(chunk)
+        chunks.append(chunk)
+    return False
+
+
+def _too_large(response: aiohttp.ClientResponse, limit: int) -> aiohttp.ClientPayloadError:
+    response.close()
+    return aiohttp.ClientPayloadError(f"the answer is larger than {limit} bytes")
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from common import clock
 from common import settings as configuration
 from common.db import transaction
 from common.errors import LeaseLost
@@ -24,7 +26,7 @@ from common.providers.base import (
 )
 from common.services import claims, credits, lifecycle
 from common.services.users import Actor
-from common.words import Outcome, Status
+from common.words import Outcome, Status, Step
 from tests.integration.services.life import (
     PICTURE,
     PRICE,
@@ -186,6 +188,18 @@ def test_an_answer_that_comes_after_the_lease_helps_whoever_looks(actor: Actor) 
         (lost,) = claims.lost_submits(session, 10)
     assert lost.late_answer == {"provider_ref": "known", "memo": {"a": 1}, "cost": "3"}
     assert Seen(actor, job_id).status == Status.SUBMITTING
+
+
+def test_a_submit_that_took_long_to_send_is_looked_for_as_long_as_others(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        session.get_one(JobAttempt, claim.attempt_id).sent_at = clock.now() - timedelta(hours=1)
+        lifecycle.unknown(session, claim, Unknown(message="time-out"))
+    make_due()
+    with transaction() as session:
+        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0])
+    assert Seen(actor, job_id).step == Step.RECONCILE
 
 
 def test_a_submit_that_is_never_found_fails_free(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
