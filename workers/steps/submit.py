@@ -173,32 +173,36 @@ async def _prepared(
 ) -> Submission | Rejected | NotAccepted:
     """All that the provider is asked for, media included, for which `held` keeps memory; or why it cannot be asked."""
     try:
-        return await _with_media(submission(claim), adapter, held)
-    except (SourceGone, SourceRefused) as error:
-        message = f"An input cannot be used: {error}"
-        return Rejected(code=ErrorCode.INVALID_INPUT, message=message, asked=False)
-    except (SourceTrouble, SQLAlchemyError, Unavailable) as error:
-        reason = error if isinstance(error, SourceTrouble) else "the database does not say where it is"
-        return NotAccepted(trouble=Trouble.INPUT, message=f"An input could not be fetched: {reason}")
+        return await with_media(adapter, submission(claim), held)
     except Exception as error:  # nothing was sent, and the same would happen again
         log.exception("job %s: its submission could not be prepared", claim.job_id)
         message = f"Internal error before submitting: {type(error).__name__}"
         return Rejected(code=ErrorCode.INTERNAL, message=message, asked=False)
 
 
-async def _with_media(asked: Submission, adapter: Adapter, held: AsyncExitStack) -> Submission:
+async def with_media(
+    adapter: Adapter, asked: Submission, held: AsyncExitStack
+) -> Submission | Rejected | NotAccepted:
+    """The same with what its input names, fetched where the provider wants bytes, for which `held` keeps memory."""
     schema = MODELS[asked.model].input_schema
     brought = upload_ids(schema, asked.input)
-    coming = media_of(
-        shared().downloads,
-        adapter,
-        schema,
-        asked.input,
-        uploads=await in_transaction(uploads.sources, brought) if brought else {},
-        allow_private=settings().allow_private_addresses,
-        lend=_lent if adapter.only_addresses(asked.model, asked.input) else None,
-    )
-    return replace(asked, media=await held.enter_async_context(coming))
+    try:
+        coming = media_of(
+            shared().downloads,
+            adapter,
+            schema,
+            asked.input,
+            uploads=await in_transaction(uploads.sources, brought) if brought else {},
+            allow_private=settings().allow_private_addresses,
+            lend=_lent if adapter.only_addresses(asked.model, asked.input) else None,
+        )
+        return replace(asked, media=await held.enter_async_context(coming))
+    except (SourceGone, SourceRefused) as error:
+        message = f"An input cannot be used: {error}"
+        return Rejected(code=ErrorCode.INVALID_INPUT, message=message, asked=False)
+    except (SourceTrouble, SQLAlchemyError, Unavailable) as error:
+        reason = error if isinstance(error, SourceTrouble) else "the database does not say where it is"
+        return NotAccepted(trouble=Trouble.INPUT, message=f"An input could not be fetched: {reason}")
 
 
 async def _lent(path: Path, info: MediaInfo) -> str:
