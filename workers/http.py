@@ -7,8 +7,8 @@ ignores the proxies of the environment.
 from __future__ import annotations
 
 import asyncio
-import json as jsonlib
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from functools import cache, lru_cache
 from typing import Any
 
@@ -19,9 +19,17 @@ from yarl import URL
 from common.providers.base import Http, NotSent, Reply, Unanswered
 from common.settings import settings
 from workers.addresses import AddressRefused, check_url, connector
+from workers.bodies import bytes_body, json_body
+from workers.room import INLINE
 
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 CONNECT_S = 5.0  # includes waiting for a free connection, the look-up of the name and the TLS handshake
+CREATING_S = (
+    60.0  # to answer a call that starts a generation: giving up loses the job (flux_bfl.md, section 9)
+)
+SLOWEST_BYTES = 64 * 1024  # a second, of a line that is still waited for
+MOVING_S = 180.0  # for one body at most, there or back
+_SMALL_BYTES = 64 * 1024  # moves within the time of the answer
 CONNECTIONS = 500
 DOWNLOADS = 64
 _JSON = {"Content-Type": "application/json"}
@@ -69,9 +77,10 @@ class AioHttp:
         json: Any = None,
         body: bytes | None = None,
         timeout_s: float = 30.0,
+        most_bytes: int | None = None,
     ) -> Reply:
         """One request to an address that may be private. Raises NotSent or Unanswered."""
-        return await self._exchange(self._own, True, method, url, headers, json, body, timeout_s)
+        return await self._exchange(self._own, True, method, url, headers, json, body, timeout_s, most_bytes)
 
     async def send_guarded(
         self,
@@ -82,10 +91,11 @@ class AioHttp:
         json: Any = None,
         body: bytes | None = None,
         timeout_s: float = 30.0,
+        most_bytes: int | None = None,
     ) -> Reply:
         """As `send`, to an address that a stranger chose: a private one is NotSent."""
         return await self._exchange(
-            self._foreign, self.allow_private, method, url, headers, json, body, timeout_s
+            self._foreign, self.allow_private, method, url, headers, json, body, timeout_s, most_bytes
         )
 
     def at(self, base_url: str) -> Http:
@@ -116,19 +126,27 @@ class AioHttp:
         json: Any,
         body: bytes | None,
         timeout_s: float,
+        most_bytes: int | None,
     ) -> Reply:
         try:
             target = check_url(url, allow_private=allow_private)
         except AddressRefused as error:
             raise NotSent(str(error)) from None
         if json is not None:
-            body = jsonlib.dumps(json, ensure_ascii=False, separators=(",", ":")).encode()
             headers = {**_JSON, **headers} if headers else _JSON
+        sent = bytes_body(body) if json is None else await json_body(json)
+        if sent.size > _SMALL_BYTES:  # said, or aiohttp would send it in chunks, which not every server takes
+            headers = {**(headers or {}), "Content-Length": str(sent.size)}
+        usual = self._max_reply_bytes
+        most = most_bytes or usual
+        timeout = _timeout(timeout_s, _moving_s(sent.size) + _moving_s(most - usual))
         try:
             async with session.get().request(
-                method, target, headers=headers, data=body, allow_redirects=False, timeout=_timeout(timeout_s)
+                method, target, headers=headers, data=sent.data, allow_redirects=False, timeout=timeout
             ) as response:
-                content = await _bounded(response, self._max_reply_bytes)
+                content = await (
+                    _large(response, usual, most, timeout_s) if most > usual else _bounded(response, usual)
+                )
                 return Reply(response.status, _lower(response.headers), content)
         except _NEVER_SENT as error:
             raise NotSent(f"{target.host}: {_reason(error)}") from error
@@ -153,10 +171,36 @@ class _AccountHttp:
         json: Any = None,
         body: bytes | None = None,
         timeout_s: float = 30.0,
+        most_bytes: int | None = None,
     ) -> Reply:
         """Raises NotSent or Unanswered; any HTTP status is a Reply."""
         send = self._http.send if _origin(url) == self._origin else self._http.send_guarded
-        return await send(method, url, headers=headers, json=json, body=body, timeout_s=timeout_s)
+        return await send(
+            method, url, headers=headers, json=json, body=body, timeout_s=timeout_s, most_bytes=most_bytes
+        )
+
+
+class Patient:
+    """An account's `Http` for the call that starts a generation, whose answer is worth a longer wait."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        timeout_s: float = CREATING_S,
+        most_bytes: int | None = None,
+    ) -> Reply:
+        """Raises NotSent or Unanswered; any HTTP status is a Reply."""
+        return await self._http.send(
+            method, url, headers=headers, json=json, body=body, timeout_s=timeout_s, most_bytes=most_bytes
+        )
 
 
 class Home:
@@ -219,22 +263,57 @@ def _session(
 
 
 @lru_cache(64)
-def _timeout(total_s: float) -> aiohttp.ClientTimeout:
-    """Connecting always gets less than the whole, so that a time-out before sending is known as such."""
-    return aiohttp.ClientTimeout(total=total_s, connect=min(CONNECT_S, 0.8 * total_s))
+def _timeout(answer_s: float, moving_s: int) -> aiohttp.ClientTimeout:
+    """`answer_s` bounds connecting and then, once the body is out, every silence; what is large may take longer.
+
+    Connecting always gets less than the whole, so that a time-out before sending is known as such.
+    """
+    return aiohttp.ClientTimeout(
+        total=answer_s + moving_s, connect=min(CONNECT_S, 0.8 * answer_s), sock_read=answer_s
+    )
+
+
+def _moving_s(size: int) -> int:
+    """How long a slow line may take for so many bytes."""
+    return 0 if size <= _SMALL_BYTES else round(min(MOVING_S, size / SLOWEST_BYTES))
 
 
 async def _bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The whole body. Raises ClientPayloadError where it is cut or larger than `limit`."""
     chunks: list[bytes] = []
-    size = 0
-    while chunk := await response.content.readany():
-        size += len(chunk)
-        if size > limit:
-            response.close()
-            raise aiohttp.ClientPayloadError(f"the answer is larger than {limit} bytes")
-        chunks.append(chunk)
+    if not await _read(response, chunks, limit):
+        raise _too_large(response, limit)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _large(response: aiohttp.ClientResponse, usual: int, most: int, wait_s: float) -> bytes:
+    """As `_bounded`; what is larger than usual waits until there is memory for it. Raises TimeoutError, too."""
+    chunks: list[bytes] = []
+    if await _read(response, chunks, usual):
+        return b"".join(chunks)
+    async with AsyncExitStack() as memory:
+        async with asyncio.timeout(wait_s):  # in parts, and put together
+            await memory.enter_async_context(INLINE.held(2 * min(response.content_length or most, most)))
+        if not await _read(response, chunks, most):
+            raise _too_large(response, most)
+        return b"".join(chunks)
+
+
+async def _read(response: aiohttp.ClientResponse, chunks: list[bytes], limit: int) -> bool:
+    """Read on: to the end, or until there is more than `limit` and then False."""
+    size = sum(map(len, chunks))
+    while size <= limit:
+        chunk = await response.content.readany()
+        if not chunk:
+            return True
+        size += len(chunk)
+        chunks.append(chunk)
+    return False
+
+
+def _too_large(response: aiohttp.ClientResponse, limit: int) -> aiohttp.ClientPayloadError:
+    response.close()
+    return aiohttp.ClientPayloadError(f"the answer is larger than {limit} bytes")
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

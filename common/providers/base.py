@@ -64,8 +64,13 @@ class Http(Protocol):
         json: Any = None,
         body: bytes | None = None,
         timeout_s: float = 30.0,
+        most_bytes: int | None = None,
     ) -> Reply:
-        """Raises NotSent or Unanswered; any HTTP status is a Reply."""
+        """Raises NotSent or Unanswered; any HTTP status is a Reply.
+
+        `timeout_s`: how long it may take to answer what was sent; sending a large body has a time of its own.
+        `most_bytes`: of an answer that may be larger than usual, because it brings media.
+        """
 
 
 # ---------------------------------------------------------------- credentials
@@ -123,8 +128,8 @@ class Submission:
     """One attempt. `reference` is the attempt's id, unique for ever; `input` has passed the model's schema.
 
     `media` has, for every value of an input field that names a medium (`inputs.picture` and its like), what the
-    provider gets: all of one submission have addresses if the adapter `fetches_addresses` and every value is one,
-    otherwise all pictures have their bytes. Films and sounds always have addresses.
+    provider gets: all of one submission have addresses if the adapter `fetches_addresses` and every value is one, or
+    if it takes `only_addresses`; otherwise all pictures have their bytes. Films and sounds always have addresses.
     """
 
     model: str
@@ -323,6 +328,10 @@ class Adapter(ABC):
         """Whether these secrets are a whole set. Names: midjourney `api_secret` (optional), kling `access_key` and
         `secret_key` or `api_key`, jimeng `access_key secret_key`, bfl `api_key`, fal `key`."""
         return all(secrets.get(name) for name in cls.secret_names)
+
+    def only_addresses(self, model: str, given: Mapping[str, Any]) -> bool:
+        """Whether this job's pictures must be addresses: what is bytes is then put where the provider can fetch it."""
+        return False
 
     @abstractmethod
     async def submit(self, http: Http, submission: Submission) -> SubmitVerdict:

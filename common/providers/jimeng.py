@@ -33,7 +33,7 @@ from common.providers.base import (
     Unknown,
 )
 from common.providers.jimeng_models import FILMS, GROUP, MODELS, V40
-from common.providers.jimeng_requests import DEFAULT_KEYS, calls_back, request_of
+from common.providers.jimeng_requests import DEFAULT_KEYS, calls_back, only_addresses, request_of
 from common.providers.jimeng_signing import sign
 from common.providers.reading import integer, items, obj, ref, retry_after_s, text, web_url
 from common.providers.remote import RemoteAdapter, one_by_one, said, undocumented
@@ -41,6 +41,7 @@ from common.words import ErrorCode
 
 _VERSION = "2022-08-31"
 _IMAGE_LIVES_S, _VIDEO_LIVES_S = 86_400.0, 3600.0  # section A4
+_LOOK_BYTES = 64 * 1024 * 1024  # of an answer that brings pictures in base64 after all (section A4)
 
 
 class Jimeng(RemoteAdapter):
@@ -71,6 +72,10 @@ class Jimeng(RemoteAdapter):
             **dict.fromkeys((_DENIED, *_GATEWAY_CREDENTIALS), Trouble.CREDENTIALS),
         }
 
+    def only_addresses(self, model: str, given: Mapping[str, Any]) -> bool:
+        """Section A6."""
+        return only_addresses(model, given)
+
     async def _submit(self, http: Http, submission: Submission) -> SubmitVerdict:
         body = request_of(submission)
         return _submitted(await self._send(http, "CVSync2AsyncSubmitTask", body), body)
@@ -85,7 +90,7 @@ class Jimeng(RemoteAdapter):
             "task_id": handle.provider_ref,
             "req_json": json.dumps({"return_url": True}, separators=(",", ":")),
         }
-        return _seen(await self._send(http, "CVSync2AsyncGetResult", body), handle)
+        return _seen(await self._send(http, "CVSync2AsyncGetResult", body, _LOOK_BYTES), handle)
 
     def adopt(self, callback: JsonObject, submission: Submission) -> Accepted | None:
         """The task_id in a callback's body (section A7); it says no req_key, so that is the submission's."""
@@ -96,7 +101,7 @@ class Jimeng(RemoteAdapter):
             provider_ref=found, memo=_memo(submission.input.get("req_key", V40), submission.input)
         )
 
-    async def _send(self, http: Http, action: str, body: JsonObject) -> Reply:
+    async def _send(self, http: Http, action: str, body: JsonObject, most_bytes: int | None = None) -> Reply:
         """Action and Version must be in the query (section A1); exactly the signed bytes are sent."""
         url = f"{self.base_url}/?Action={action}&Version={_VERSION}"
         content = json.dumps(body, separators=(",", ":")).encode()
@@ -109,7 +114,7 @@ class Jimeng(RemoteAdapter):
             secret_key=secrets.get("secret_key", ""),
             at=datetime.fromtimestamp(self._now(), UTC),
         )
-        return await http.send("POST", url, headers=headers, body=content)
+        return await http.send("POST", url, headers=headers, body=content, most_bytes=most_bytes)
 
 
 # ---------------------------------------------------------------- submit

@@ -171,5 +171,7 @@ QUIRKS = (
     "Moderation of what was made is a matter of chance and costs nothing: the platform tries twice more by itself.",
     "An internal error of a look is believed after three in a row for a picture, five for a film; an error of the "
     "checks (50520 to 50522) at the submit after one more try.",
+    "4.0 and 4.6 take reference pictures by address only: what is sent as bytes is put into the platform's storage for "
+    "a day, which Volcengine must be able to reach.",
     "Camera moves (recamera) are not offered: which templates there are is not documented.",
 )

@@ -43,6 +43,11 @@ DEFAULT_KEYS = {
 }
 
 
+def only_addresses(model: str, given: Mapping[str, Any]) -> bool:
+    """Whether pictures must be addresses: 4.x has no other field for them (section A6)."""
+    return _is_version_4(model, given)
+
+
 def request_of(submission: Submission) -> JsonObject:
     """The body of the creating call."""
     return _BODIES[submission.model](submission)
@@ -50,7 +55,11 @@ def request_of(submission: Submission) -> JsonObject:
 
 def calls_back(submission: Submission) -> bool:
     """Whether it is made by a product with a documented callback (section A7)."""
-    return submission.model == TEXT_TO_IMAGE and submission.input.get("req_key", V40) in V4X
+    return _is_version_4(submission.model, submission.input)
+
+
+def _is_version_4(model: str, given: Mapping[str, Any]) -> bool:
+    return model == TEXT_TO_IMAGE and given.get("req_key", V40) in V4X
 
 
 def _text_to_image(submission: Submission) -> JsonObject:
@@ -58,10 +67,11 @@ def _text_to_image(submission: Submission) -> JsonObject:
     req_key = wanted.get("req_key", V40)
     unknown = ONLY_V3X if req_key in V4X else ONLY_V4X
     fields = {name: value for name, value in wanted.items() if name not in (*unknown, "req_key", "images")}
+    references = [medium.url for medium in submission.mediums("images")]
     body = {
         "req_key": req_key,
         **given(_whole(fields, "width", "height", "size", "seed")),
-        **_pictures(submission),
+        **({"image_urls": references} if references else {}),
     }
     if req_key == V46 and body.get("scale") is not None:
         body["scale"] = max(1, round(100 * body["scale"]))  # 1 to 100 there, 0 to 1 in all others
@@ -128,7 +138,7 @@ def _pictures(submission: Submission) -> JsonObject:
     """The pictures in their order: addresses, or bytes if one of them has none."""
     wanted = submission.input
     named = [value for name in ("image", "tail_image", "mask") if (value := wanted.get(name)) is not None]
-    media = [submission.media[value] for value in (*named, *(wanted.get("images") or ()))]
+    media = [submission.media[value] for value in named]
     if not media:
         return {}
     if all(medium.url for medium in media):

@@ -39,11 +39,11 @@ class Deletion:
 # ---------------------------------------------------------------- owing
 
 
-def forget(session: Session, keys: Iterable[str]) -> None:
-    """Have these objects removed from the storage, once this transaction has committed."""
-    now = clock.now()
+def forget(session: Session, keys: Iterable[str], *, in_s: float = 0.0) -> None:
+    """Have these objects removed from the storage, once this transaction has committed and so much time has passed."""
+    due = clock.now() + timedelta(seconds=in_s)
     rows = [
-        {"id": new_id("del"), "key": key, "due_at": now.timestamp(), "tries": 0, "created_at": now}
+        {"id": new_id("del"), "key": key, "due_at": due.timestamp(), "tries": 0, "created_at": due}
         for key in dict.fromkeys(keys)
         if key
     ]
@@ -131,9 +131,14 @@ def failed(session: Session, kept: Sequence[tuple[Deletion, str]]) -> None:
 
 
 def backlog(session: Session) -> tuple[int, float]:
-    """How many objects are still to be removed, and for how many seconds the oldest of them has been."""
+    """How many objects are still to be removed, and for how many seconds the oldest of them has been.
+
+    What is only lent until a later moment does not count yet.
+    """
     count, oldest = session.execute(
-        select(func.count(), func.min(ObjectDeletion.created_at)).select_from(ObjectDeletion)
+        select(func.count(), func.min(ObjectDeletion.created_at)).where(
+            ObjectDeletion.created_at <= clock.now()
+        )
     ).one()
     return count, max(0.0, clock.epoch() - oldest.timestamp()) if oldest else 0.0
 

@@ -251,7 +251,10 @@ def _about_lost_submits(session: Session) -> list[str]:
         select(func.count())
         .select_from(JobStep)
         .join(JobAttempt, JobAttempt.id == JobStep.attempt_id)
-        .where(JobStep.step == Step.RECONCILE, JobAttempt.sent_at < late)
+        .where(
+            JobStep.step == Step.RECONCILE,
+            func.coalesce(JobAttempt.answered_at, JobAttempt.sent_at) < late,
+        )
     )
     forgotten = session.scalar(
         select(func.count())

@@ -247,9 +247,13 @@ def answered_late(session: Session, claim: Claim, verdict: Accepted) -> None:
 
 
 def not_found_yet(session: Session, claim: Claim) -> None:
-    """A lost submit was looked for in vain: look again, until the window has closed."""
-    sent_at = session.scalars(select(JobAttempt.sent_at).where(JobAttempt.id == claim.attempt_id)).one()
-    age_s = clock.epoch() - sent_at.timestamp() if sent_at else settings().reconcile_window_s
+    """A lost submit was looked for in vain: look again, until the window has closed.
+
+    The window opens when its answer was given up: sending alone may take longer than that.
+    """
+    lost = func.coalesce(JobAttempt.answered_at, JobAttempt.sent_at)
+    lost_at = session.scalars(select(lost).where(JobAttempt.id == claim.attempt_id)).one()
+    age_s = clock.epoch() - lost_at.timestamp() if lost_at else settings().reconcile_window_s
     if age_s < settings().reconcile_window_s:
         _release(session, claim, step=Step.RECONCILE, due_in_s=min(5.0, 1.0 + claim.failures),
                  failures=claim.failures + 1)  # fmt: skip

@@ -54,6 +54,7 @@ class Source:
 
     key: str
     content_type: str
+    bytes: int
     sha256: str
     url: str | None
 
@@ -225,7 +226,11 @@ def sources(session: Session, ids: list[str]) -> dict[str, Source]:
     """Where these uploads are, without those that are deleted."""
     return {
         upload.id: Source(
-            key=upload.key, content_type=upload.content_type, sha256=upload.sha256, url=_address(upload.key)
+            key=upload.key,
+            content_type=upload.content_type,
+            bytes=upload.bytes,
+            sha256=upload.sha256,
+            url=_address(upload.key),
         )
         for upload in session.scalars(_usable().where(Upload.id.in_(ids)))
     }
@@ -237,6 +242,20 @@ def _address(key: str) -> str | None:
     if not settings().is_reachable(url):
         return None
     return storage().signed_url(key, _ADDRESS_LIVES_S) if settings().cos_signed_url_s else url
+
+
+def lend(session: Session, extension: str) -> tuple[str, str] | None:
+    """A key for a medium that came inside a job and that its provider wants to fetch, and the address it will have.
+
+    It is no upload that anybody sees, and its removal is owed before it is there. None where no provider could reach
+    it.
+    """
+    key = upload_key(new_id("upl"), clock.now(), extension)
+    url = _address(key)
+    if url is None:
+        return None
+    deletions.forget(session, [key], in_s=_ADDRESS_LIVES_S)
+    return key, url
 
 
 # ---------------------------------------------------------------- clean up

@@ -86,8 +86,14 @@ class Version4(Form):
     scale: float = Field(default=0.5, ge=0, le=1)
     force_single: bool = False
 
+    @property
+    def sent(self) -> int:
+        """binary_data_base64 is no field of these, and so ignored."""
+        return len(self.image_urls or ())
+
     @model_validator(mode="after")
     def _together(self) -> Self:
+        self.binary_data_base64 = None
         self.check_pictures(0, self._most(), _HEAVY)
         if (self.width is None) != (self.height is None):
             raise ValueError("width and height go together")

@@ -7,6 +7,7 @@ import secrets
 import struct
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -18,6 +19,7 @@ from PIL import Image, ImageDraw
 from tests.simulators.clip import CLIP, FRAMES, TICKS
 from tests.simulators.frame import Simulator, wanted_part
 
+_DROPS = 10
 _SECRET_HEADERS = ("authorization", "x-key", "mj-api-secret")
 _QUICK: dict[str, dict[str, int]] = {"PNG": {"compress_level": 1}, "WEBP": {"method": 0}}
 
@@ -31,6 +33,7 @@ class File:
     make: Callable[[], bytes]
     dies_at: float
     truncated: bool = False
+    lasts_s: float = 0.0  # to deliver it, drop by drop
 
 
 class MediaHost(Simulator):
@@ -54,10 +57,11 @@ class MediaHost(Simulator):
         *,
         lives_s: float = 3600.0,
         truncated: bool = False,
+        lasts_s: float = 0.0,
     ) -> str:
-        """A URL where the file can be fetched for so long."""
+        """A URL where the file can be fetched for so long; delivering it takes `lasts_s`."""
         token = secrets.token_urlsafe(12)
-        self._files[token] = File(name, content_type, make, time.time() + lives_s, truncated)
+        self._files[token] = File(name, content_type, make, time.time() + lives_s, truncated, lasts_s)
         return f"{self.url}/files/{token}/{name}"
 
     def content(self, url: str) -> bytes:
@@ -82,6 +86,8 @@ class MediaHost(Simulator):
         content = file.make()
         if file.truncated:
             return await _cut(request, file.content_type, content)
+        if file.lasts_s:
+            return await self._drip(request, file, content)
         headers = {"Accept-Ranges": "bytes", "ETag": f'"{hashlib.md5(content).hexdigest()}"'}
         part = wanted_part(request, len(content)) if _unchanged(request, headers["ETag"]) else None
         if part is None:
@@ -89,6 +95,19 @@ class MediaHost(Simulator):
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(content)}"
         some = content[part.start : part.stop]
         return web.Response(status=206, body=some, content_type=file.content_type, headers=headers)
+
+    async def _drip(self, request: web.Request, file: File, content: bytes) -> web.StreamResponse:
+        """All of it in the end, with a sign of life again and again."""
+        response = web.StreamResponse(
+            headers={"Content-Type": file.content_type, "Content-Length": str(len(content))}
+        )
+        await response.prepare(request)
+        size = -(-len(content) // _DROPS)
+        with suppress(ConnectionError):  # the client may not want to wait
+            for start in range(0, len(content), size):
+                await response.write(content[start : start + size])
+                await self.pause(file.lasts_s / _DROPS)
+        return response
 
 
 def _unchanged(request: web.Request, etag: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import urllib.request
 
 from tests.simulators.media import png
 from tests.stories.conftest import Installation
@@ -22,6 +23,19 @@ def test_a_film_and_a_picture_from_pictures(installation: Installation) -> None:
     ended = [user.ended(job["id"]) for job in asked]
     assert [job["status"] for job in ended] == ["succeeded", "succeeded"], [job["error"] for job in ended]
     assert [job["artifacts"][0]["kind"] for job in ended] == ["video", "image"]
+
+
+def test_4_x_gets_a_picture_that_came_as_bytes_by_an_address(installation: Installation) -> None:
+    user, jimeng = installation.user(), installation.world.jimeng
+    fox, words = png(f"fox {user.token[-8:]}", 512, 512), f"the fox in spring {user.token[-8:]}"
+    given = {"prompt": words, "images": [base64.b64encode(fox).decode()]}
+    job = user.ended(user.post("/v1/jobs", {"model": "jimeng/text-to-image", "input": given})["id"])
+    assert (job["status"], job["input"]) == ("succeeded", given), job["error"]
+    (task,) = jimeng.made(words)
+    (url,) = task.body["image_urls"]
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        assert reply.read() == fox
+    assert user.get("/v1/uploads")["data"] == [], "what is lent is nobody's upload"
 
 
 def test_a_group_costs_what_was_made_and_bad_luck_is_tried_again(installation: Installation) -> None:

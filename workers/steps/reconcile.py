@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from contextlib import AsyncExitStack
 
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,7 @@ from common.services.claims import SubmitClaim
 from common.words import Step
 from workers.flow import Answered
 from workers.steps.recording import JobFlow, adapter_at, load_adapters
-from workers.steps.submit import media_for, submission
+from workers.steps.submit import submission, with_media
 from workers.threads import in_transaction
 
 log = logging.getLogger(__name__)
@@ -57,19 +57,20 @@ async def _look(claim: SubmitClaim, adapter: Adapter, http: Http) -> Accepted | 
         hinted = adapter.adopt(claim.hint, asked) if claim.hint else None
         if hinted is not None or not adapter.can_find:
             return hinted
-        found = await adapter.find(http, await _with_media(adapter, asked))
+        async with AsyncExitStack() as held:
+            found = await adapter.find(http, await _with_what_it_sends(adapter, asked, held))
     except Exception:
         log.exception("job %s: the adapter broke while looking for a lost submit", claim.job_id)
         return None
     return found if isinstance(found, Accepted) else None
 
 
-async def _with_media(adapter: Adapter, asked: Submission) -> Submission:
+async def _with_what_it_sends(adapter: Adapter, asked: Submission, held: AsyncExitStack) -> Submission:
     """With the media of the input, where finding may have to send some; without any where they cannot be had."""
     if not any(asked.input.get(name) for name in adapter.find_sends):
         return asked
-    media = await media_for(adapter, asked)
-    if isinstance(media, dict):
-        return replace(asked, media=media)
-    log.warning("the media of the lost submit %s cannot be had now: %s", asked.reference, media.message)
+    ready = await with_media(adapter, asked, held)
+    if isinstance(ready, Submission):
+        return ready
+    log.warning("the media of the lost submit %s cannot be had now: %s", asked.reference, ready.message)
     return asked

@@ -111,7 +111,8 @@ def account_is(*states: str, **values: Any) -> Harm:
 
 def lost_long_ago(actor: Actor) -> None:
     STATES["lost"](actor)
-    change(update(JobAttempt).values(sent_at=clock.now().replace(year=2020)))
+    long_ago = clock.now().replace(year=2020)
+    change(update(JobAttempt).values(sent_at=long_ago, answered_at=long_ago))
 
 
 def webhook_waits(age_s: float) -> Harm:

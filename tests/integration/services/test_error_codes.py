@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -30,9 +31,9 @@ from tests.integration.services.life import (
     sent,
     submit,
 )
-from tests.unit.providers.fakes import FakeHttp, adapter
+from tests.unit.providers.fakes import adapter
 from web import provider_docs
-from workers.steps.submit import _submit
+from workers.steps.submit import _prepared
 
 Way = Callable[[Actor], str]
 
@@ -76,10 +77,13 @@ def of_a_model_that_is_gone(actor: Actor) -> str:
     """A release has taken the model out of the catalogue while the job waited."""
     job_id = submit(actor)
     claim: SubmitClaim = sent(claim_submits()[0])
-    http = FakeHttp()
-    verdict = asyncio.run(_submit(replace(claim, model="flux/gone"), (adapter("bfl"), http)))
+
+    async def prepared() -> object:
+        async with AsyncExitStack() as held:
+            return await _prepared(replace(claim, model="flux/gone"), adapter("bfl"), held)
+
+    verdict = asyncio.run(prepared())
     assert isinstance(verdict, Rejected)
-    assert http.sent == []
     with transaction() as session:
         lifecycle.rejected(session, claim, verdict)
     return job_id

@@ -471,7 +471,8 @@ class Lives(RuleBasedStateMachine):
         if window_is_over:
             with transaction() as session:
                 long_ago = clock.now() - timedelta(days=1)
-                session.get_one(JobAttempt, life.claim.attempt_id).sent_at = long_ago
+                attempt = session.get_one(JobAttempt, life.claim.attempt_id)
+                attempt.sent_at = attempt.answered_at = long_ago
         write(lifecycle.not_found_yet, life.claim)
         if window_is_over:
             life.finish_free("submit_unknown")

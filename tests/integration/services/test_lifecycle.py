@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -439,6 +440,18 @@ def test_an_answer_that_comes_after_the_lease_helps_whoever_looks(actor: Actor) 
         (lost,) = claims.lost_submits(session, 10)
     assert lost.late_answer == {"provider_ref": "known", "memo": {"a": 1}, "cost": "3"}
     assert Seen(actor, job_id).status == Status.SUBMITTING
+
+
+def test_a_submit_that_took_long_to_send_is_looked_for_as_long_as_others(actor: Actor) -> None:
+    job_id = submit(actor)
+    claim = sent(claim_submits()[0])
+    with transaction() as session:
+        session.get_one(JobAttempt, claim.attempt_id).sent_at = clock.now() - timedelta(hours=1)
+        lifecycle.unknown(session, claim, Unknown(message="time-out"))
+    make_due()
+    with transaction() as session:
+        lifecycle.not_found_yet(session, claims.lost_submits(session, 10)[0])
+    assert Seen(actor, job_id).step == Step.RECONCILE
 
 
 def test_a_submit_that_is_never_found_fails_free(actor: Actor, monkeypatch: pytest.MonkeyPatch) -> None:

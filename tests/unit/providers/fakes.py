@@ -61,6 +61,7 @@ class FakeHttp:
         json: Any = None,
         body: bytes | None = None,
         timeout_s: float = 30.0,
+        most_bytes: int | None = None,
     ) -> Reply:
         self.sent.append(Sent(method, url, dict(headers or {}), json, body))
         assert self.script, f"nothing is scripted for {method} {url}"
@@ -111,6 +112,7 @@ def adapter(name: str, *, base_url: str | None = None, secrets: Mapping[str, str
 
 
 PICTURE_URL = "https://pictures.example/fox.png"
+UPLOAD_URL = "https://media.example/uploads/fox.png"
 UPLOAD, UPLOAD_BASE64 = (
     "upl_01kb3",
     "aVZCT1J3MEtHZ28=",
@@ -142,7 +144,10 @@ def _example(name: str, field: Mapping[str, Any]) -> Any:
 def media_of(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Media]:
     """The media of an input as the engine hands them over (`Submission`)."""
     named = {(value, kind) for _, kind, value in named_media(MODELS[model].input_schema, given)}
-    as_addresses = ADAPTERS[name].fetches_addresses and all(value.startswith("http") for value, _ in named)
+    made: Any = adapter(name)
+    as_addresses = made.fetches_addresses and all(value.startswith("http") for value, _ in named)
+    if made.only_addresses(model, given):
+        return {value: Media(url=value if value.startswith("http") else UPLOAD_URL) for value, _ in named}
     return {
         value: Media(url=value)
         if kind != "image" or as_addresses

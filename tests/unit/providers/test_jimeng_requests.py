@@ -14,6 +14,7 @@ from tests.unit.providers.fakes import (
     PICTURE_URL,
     UPLOAD,
     UPLOAD_BASE64,
+    UPLOAD_URL,
     FakeHttp,
     adapter,
     handle,
@@ -98,9 +99,18 @@ def test_jimeng_pictures_from_pictures() -> None:
         "req_key": "jimeng_i2i_v30", "prompt": "a red fox", "scale": 0.7, "seed": 7, "width": 512, "height": 2016,
         "image_urls": [PICTURE_URL],
     }  # fmt: skip
-    _, body = jimeng_sent("jimeng/text-to-image", input={"images": [UPLOAD, PICTURE_URL]})
-    assert body["binary_data_base64"] == [UPLOAD_BASE64, UPLOAD_BASE64]
-    assert "images" not in body
+    _, body = jimeng_sent("jimeng/image-to-image", input={"image": UPLOAD})
+    assert (body["binary_data_base64"], "image_urls" in body) == ([UPLOAD_BASE64], False)
+
+
+@pytest.mark.parametrize("req_key", ["jimeng_t2i_v40", "jimeng_seedream46_cvtob"])
+def test_4_x_gets_addresses_of_its_reference_pictures_and_nothing_else(req_key: str) -> None:
+    wanted = {"req_key": req_key, "images": [UPLOAD, PICTURE_URL]}
+    assert adapter("jimeng").only_addresses("jimeng/text-to-image", wanted)
+    _, body = jimeng_sent("jimeng/text-to-image", input=wanted)
+    assert body["image_urls"] == [UPLOAD_URL, PICTURE_URL]
+    assert not {"images", "binary_data_base64"} & set(body)
+    assert not adapter("jimeng").only_addresses("jimeng/image-to-image", {"image": UPLOAD})
 
 
 def test_a_film_from_a_picture_may_come_as_bytes() -> None:

@@ -622,3 +622,26 @@ def test_a_failure_calls_back_and_films_never_do(shop: Shop, receiver: Receiver)
     (call,) = receiver.calls
     assert (call.json()["code"], call.json()["data"]) == (50511, {"resp_data": ""})
     assert shop.server.generations[film].hooked == 0
+
+
+@pytest.mark.parametrize("req_key", [V40, "jimeng_seedream46_cvtob"])
+def test_version_4_knows_no_pictures_in_base64(shop: Shop, req_key: str) -> None:
+    """So they do not count as sent (section A6): a group of 15 and not of 14 may be made, and rubbish is no error."""
+    task_id = shop.submit(
+        req_key=req_key, binary_data_base64=["rubbish"] * 20, image_urls=["https://a.example/1"]
+    )
+    form = shop.server.generations[task_id].form
+    assert form is not None
+    assert form.sent == 1
+
+
+def test_pictures_in_base64_may_be_larger_than_any_other_answer(shop: Shop) -> None:
+    """Where `return_url` is ignored after all (section A4); more than 64 MiB tell nothing, like an answer cut off."""
+    accepted = shop.customer.submit(IMAGE, "x")
+    for size, seen in ((12, Succeeded), (65, NoVerdict)):
+        data = {"status": "done", "binary_data_base64": ["QUJD" * (size * 1024 * 1024 // 4)]}
+        body = json.dumps({"code": 10000, "data": data, "message": "Success"}).encode()
+        shop.server.misbehave(Fault("answer", match=QUERY, status=200, body=body))
+        verdict = shop.customer.poll(IMAGE, accepted)
+        assert isinstance(verdict, seen)
+    assert "larger than" in verdict.message

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import time
-from collections.abc import Awaitable, Callable
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from common.providers.base import NotSent, Reply, Unanswered
-from workers.http import AioHttp
+from workers.http import AioHttp, Patient
+from workers.room import INLINE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Thing: Yes\r\n\r\n{}"
 
@@ -327,3 +331,162 @@ def test_serves_one_loop_after_another(web_server: Any) -> None:
             return status
 
     assert [asyncio.run(once()), asyncio.run(once())] == [200, 200]
+
+
+# ---------------------------------------------------------------- large bodies, there and back
+
+MIB = 1024 * 1024
+
+
+def reading(seconds: float, size: int, then: bytes = OK, silence_s: float = 0.0) -> Any:
+    """A server that takes so long to read so many bytes, and so long to answer."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        read = 0
+        while read < size:
+            some = len(await reader.read(MIB))
+            read += some
+            await asyncio.sleep(seconds * some / size)
+        await asyncio.sleep(silence_s)
+        writer.write(then)
+        await writer.drain()
+
+    return serve
+
+
+def test_a_large_body_may_take_longer_than_the_answer(raw_server: Any) -> None:
+    content = bytes(48 * MIB)
+
+    async def scenario(http: AioHttp) -> int:
+        async with raw_server(reading(3.0, len(content))) as url:
+            return (await http.send("POST", url, body=content, timeout_s=1.5)).status
+
+    started = time.monotonic()
+    assert run(scenario) == 200
+    assert time.monotonic() - started > 2, "the server was no slower than the time for an answer"
+
+
+def test_after_a_large_body_the_answer_has_its_own_time(raw_server: Any) -> None:
+    content = bytes(24 * MIB)
+
+    async def scenario(http: AioHttp) -> None:
+        async with raw_server(reading(0.0, len(content), silence_s=8.0)) as url:
+            await http.send("POST", url, body=content, timeout_s=0.4)
+
+    started = time.monotonic()
+    with pytest.raises(Unanswered):
+        run(scenario)
+    assert time.monotonic() - started < 4
+
+
+def test_who_never_takes_a_large_body_is_left(raw_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.http.MOVING_S", 1.0)
+
+    async def scenario(http: AioHttp) -> None:
+        async with raw_server(_silence) as url:
+            await http.send("POST", url, json={"picture": "a" * (24 * MIB)}, timeout_s=0.3)
+
+    started = time.monotonic()
+    with pytest.raises(Unanswered):
+        run(scenario)
+    assert 1 < time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"picture": "QUJD" * 70_000, "more": [{"prompt": 'a "猫"\n', "n": 1.5}, None, True], "empty": {}},
+        {"猫": ['\\\n"😀\x01' * 40_000, "😀" * 65_536, "", []], "prompt": "x"},
+        ["a" * 70_000],
+    ],
+)
+def test_a_large_json_arrives_whole_and_with_its_length(value: Any) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        content = await request.read()
+        lengths = [request.headers.get(name) for name in ("Content-Length", "Transfer-Encoding")]
+        assert content == json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return web.json_response([len(content), *lengths, request.content_type])
+
+    async def scenario(http: AioHttp) -> Reply:
+        async with large_server(handler) as url:
+            return await http.send("POST", url, json=value)
+
+    reply = run(scenario)
+    size, length, encoding, content_type = reply.json()
+    assert (length, encoding, content_type) == (str(size), None, "application/json")
+
+
+def test_sending_a_large_json_takes_no_memory_worth_mentioning(raw_server: Any) -> None:
+    value = {"prompt": "a fox", "pictures": ["QUJD" * 2 * MIB] * 4}
+
+    async def scenario(http: AioHttp) -> int:
+        async with raw_server(reading(0.2, 32 * MIB)) as url:
+            tracemalloc.start()
+            try:
+                await http.send("POST", url, json=value, timeout_s=5)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    assert run(scenario) < 4 * MIB
+
+
+def test_the_call_that_starts_a_generation_is_waited_for_longer() -> None:
+    waits: list[float] = []
+
+    class Recording:
+        async def send(self, *_: Any, timeout_s: float = 30.0, **__: Any) -> Reply:
+            waits.append(timeout_s)
+            return Reply(200, {}, b"")
+
+    async def scenario(_: AioHttp) -> None:
+        await Patient(Recording()).send("POST", "http://provider.example")
+        await Patient(Recording()).send("POST", "http://provider.example", timeout_s=1.0)
+
+    run(scenario)
+    assert waits == [60.0, 1.0]
+
+
+def test_a_large_answer_is_read_where_it_may_come_and_when_there_is_memory(web_server: Any) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/whole":
+            return web.Response(body=bytes(300_000))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(1 if request.path == "/small" else 3):
+            await response.write(bytes(100_000))
+        return response
+
+    async def scenario(http: AioHttp) -> None:
+        async with web_server(handler) as url:
+            whole = INLINE.free
+            for path in ("/whole", "/streamed"):
+                with pytest.raises(Unanswered, match="larger than 200000"):
+                    await http.send("GET", url + path)
+                with pytest.raises(Unanswered, match="larger than 250000"):
+                    await http.send("GET", url + path, most_bytes=250_000)
+                assert len((await http.send("GET", url + path, most_bytes=400_000)).body) == 300_000
+                assert len((await http.at(url).send("GET", url + path, most_bytes=400_000)).body) == 300_000
+                async with INLINE.held(whole):
+                    with pytest.raises(Unanswered, match="no answer in time"):
+                        await http.send("GET", url + path, most_bytes=400_000, timeout_s=0.2)
+                assert INLINE.free == whole
+            async with INLINE.held(whole):  # what is not large needs none
+                assert (await http.send("GET", f"{url}/small", most_bytes=400_000)).status == 200
+
+    run(scenario, max_reply_bytes=200_000)
+
+
+@asynccontextmanager
+async def large_server(handler: Any) -> AsyncIterator[str]:
+    """As `web_server`, for large requests."""
+    app = web.Application(client_max_size=64 * MIB)
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,21 @@ import pytest
 from aiohttp import web
 
 from common.errors import InvalidInput
+from common.media import MediaInfo
 from common.providers.base import Media
 from common.providers.inputs import form, medium, picture, pictures
 from common.services import catalog
 from common.services.uploads import Source
 from common.storage import storage
 from tests.infrastructure.inside import configured
-from tests.simulators.media import mp4, png
+from tests.simulators.frame import Stage
+from tests.simulators.media import MediaHost, mp4, png
 from tests.unit.providers.fakes import adapter
 from workers.http import AioHttp
 from workers.media import SourceGone, SourceRefused, SourceTrouble
-from workers.media.inputs import media_of
+from workers.media import inputs as media_inputs
+from workers.media.inputs import Lend, is_at_hand, media_of
+from workers.room import INLINE, Places
 
 SCHEMA = form(
     "Test",
@@ -63,6 +69,7 @@ def resolved(
     bytes_only: bool = False,
     allow_private: bool = True,
     uploads: dict[str, Source] | None = None,
+    lend: Lend | None = None,
 ) -> dict[str, Media]:
     """The media of this input; `@` stands for the server's address."""
     made = adapter("kling")
@@ -78,10 +85,18 @@ def resolved(
                 else value.replace("@", url)
                 for name, value in given.items()
             }
+            coming = media_of(
+                http.downloads,
+                made,
+                SCHEMA,
+                named,
+                uploads=uploads or {},
+                allow_private=allow_private,
+                lend=lend,
+            )
             try:
-                found = await media_of(
-                    http.downloads, made, SCHEMA, named, uploads=uploads or {}, allow_private=allow_private
-                )
+                async with coming as found:
+                    pass
             finally:
                 await http.close()
             return {value.replace(url, "@"): media for value, media in found.items()}
@@ -138,7 +153,13 @@ def kept(tmp_path: Path) -> Iterator[dict[str, Source]]:
 
 
 def source(key: str, content: bytes, url: str | None) -> Source:
-    return Source(key=key, content_type="image/png", sha256=hashlib.sha256(content).hexdigest(), url=url)
+    return Source(
+        key=key,
+        content_type="image/png",
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        url=url,
+    )
 
 
 def test_uploads_become_addresses_where_the_provider_can_reach_the_storage(
@@ -221,3 +242,125 @@ def test_what_cannot_be_a_medium_is_refused_at_once(kind: str, value: str, param
     with pytest.raises(InvalidInput) as refused:
         catalog._check_medium(param, kind, value)
     assert refused.value.param == param
+
+
+# ---------------------------------------------------------------- addresses only
+
+
+def test_where_only_addresses_will_do_bytes_are_lent_one(web_server: Any, kept: dict[str, Source]) -> None:
+    lent: list[bytes] = []
+
+    async def lend(path: Path, info: MediaInfo) -> str:
+        lent.append(path.read_bytes())
+        return f"https://cdn.example/lent.{info.extension}"
+
+    given = {"images": [FOX_BASE64, "https://a.example/1.png", HAT_ID]}
+    assert resolved(web_server, given, uploads=kept, lend=lend) == {
+        FOX_BASE64: Media(url="https://cdn.example/lent.png"),
+        "https://a.example/1.png": Media(
+            url="https://a.example/1.png"
+        ),  # who wants addresses fetches them, too
+        HAT_ID: Media(url="https://cdn.example/hat.png"),
+    }
+    assert lent == [FOX]
+    with pytest.raises(SourceRefused, match="cannot reach"):
+        resolved(web_server, {"image": FOX_ID}, uploads=kept, lend=lend)
+
+
+# ---------------------------------------------------------------- slow and large
+
+
+@pytest.fixture
+def host() -> Iterator[MediaHost]:
+    host = MediaHost()
+    with Stage([host]):
+        yield host
+
+
+def slow(host: MediaHost, number: int, lasts_s: float) -> str:
+    return host.publish(f"{number}.png", "image/png", lambda: png(f"slow {number}"), lasts_s=lasts_s)
+
+
+async def taken(http: AioHttp, images: list[str]) -> float:
+    """How long a job waited for its pictures."""
+    started = time.monotonic()
+    made = adapter("bfl")
+    async with media_of(
+        http.downloads, made, SCHEMA, {"images": images}, uploads={}, allow_private=True
+    ) as found:
+        assert set(found) == set(images)
+    return time.monotonic() - started
+
+
+def test_a_job_with_many_slow_pictures_waits_for_itself_alone(
+    host: MediaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight slow ones, and not even as many places: another job's three pass them by; a third's come with the job."""
+    monkeypatch.setattr(media_inputs, "_places", Places(4, 3))
+    slow_ones = [slow(host, number, 0.5) for number in range(8)]
+    quick_ones = [slow(host, number, 0.0) for number in range(8, 11)]
+
+    async def story() -> list[float]:
+        http = AioHttp(allow_private=True)
+        greedy = asyncio.create_task(taken(http, slow_ones))
+        await asyncio.sleep(0.1)
+        victims = asyncio.gather(taken(http, quick_ones), taken(http, [FOX_BASE64]))
+        times = [*await victims, await greedy]
+        await http.close()
+        return times
+
+    quick_s, inline_s, slow_s = asyncio.run(story())
+    assert quick_s < 0.4
+    assert inline_s < 0.4
+    assert 1.4 < slow_s < 4
+
+
+def test_a_job_waits_so_long_for_its_pictures_and_no_longer(
+    host: MediaHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media_inputs, "PREPARE_S", 0.4)
+
+    async def story() -> None:
+        http = AioHttp(allow_private=True)
+        with pytest.raises(SourceTrouble, match=r"within 0\.4 s"):
+            await taken(http, [slow(host, number, 2.0) for number in range(3)])
+        assert await taken(http, [slow(host, 4, 0.0)]) < 0.4  # nothing is left in the places
+        await http.close()
+
+    before = set(Path(tempfile.gettempdir()).glob("wxiai-*.part"))
+    asyncio.run(story())
+    assert set(Path(tempfile.gettempdir()).glob("wxiai-*.part")) <= before
+
+
+def test_memory_is_taken_when_all_is_fetched_and_given_back_at_the_end(host: MediaHost) -> None:
+    whole = INLINE.free
+
+    async def story() -> None:
+        http = AioHttp(allow_private=True)
+        images = [slow(host, 1, 0.3), FOX_BASE64]
+        coming = media_of(
+            http.downloads, adapter("bfl"), SCHEMA, {"images": images}, uploads={}, allow_private=True
+        )
+        entering = asyncio.create_task(coming.__aenter__())
+        await asyncio.sleep(0.15)
+        assert INLINE.free == whole, "what still comes takes no memory"
+        found = await entering
+        assert whole - INLINE.free >= 2 * sum(len(each.base64 or "") for each in found.values()) - 16
+        await coming.__aexit__(None, None, None)
+        assert INLINE.free == whole
+        async with INLINE.held(whole):  # somebody has it all
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(taken(http, [FOX_BASE64]), 0.2)
+        assert INLINE.free == whole
+        await http.close()
+
+    asyncio.run(story())
+
+
+def test_what_is_at_hand() -> None:
+    kling, bfl = adapter("kling"), adapter("bfl")
+    assert is_at_hand(bfl, SCHEMA, {"prompt": "a fox"})
+    assert is_at_hand(kling, SCHEMA, {"image": "https://a.example/1.png", "video": "https://a.example/v.mp4"})
+    assert not is_at_hand(bfl, SCHEMA, {"image": "https://a.example/1.png"})
+    assert not is_at_hand(kling, SCHEMA, {"images": ["https://a.example/1.png", FOX_BASE64]})
+    assert not is_at_hand(kling, SCHEMA, {"video": FILM_ID})
