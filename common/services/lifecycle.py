@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -36,7 +36,7 @@ from common.providers.base import (
     Unknown,
 )
 from common.providers.registry import MODELS, adapters_for
-from common.services import accounts, credits, webhooks
+from common.services import accounts, credits, midjourney_tasks, webhooks
 from common.services.claims import LATE_ANSWER, REFUSED, TROUBLE, Claim, StoreClaim, SubmitClaim
 from common.services.webhooks import Ended
 from common.settings import settings
@@ -119,6 +119,8 @@ def accepted(session: Session, claim: Claim, verdict: Accepted, *, adopted: bool
         session, claim, outcome, provider_ref=verdict.provider_ref, memo=dict(verdict.memo), cost=verdict.cost
     )
     _advance(session, claim.job_id, Status.RUNNING, submitted_at=clock.now())
+    if _may_have_hook(claim):
+        _tell_hooks(session, [claim.job_id])
     if adopted:
         note(session, claim.job_id, ADOPTED, f"found again as {verdict.provider_ref}")
     accounts.succeeded(session, claim.account_id)
@@ -292,10 +294,27 @@ def still_running(session: Session, looked: Sequence[tuple[Claim, Running]]) -> 
         for claim, seen in sorted(looked, key=lambda pair: pair[0].job_id)
         if seen.progress is not None or seen.preview_url is not None
     ]
+    of_hooks = {claim.job_id for claim, _ in looked if _may_have_hook(claim)}
+    news = {
+        seen["of_job"]: (seen["progress_seen"], seen["preview_seen"])
+        for seen in told
+        if seen["of_job"] in of_hooks
+    }
+    _tell_hooks(session, webhooks.not_known_yet(session, news) if news else ())
     if told:
         session.connection().execute(_PROGRESSED, told)
     for seen in told:
         live.tell(session, seen["of_job"], progress=seen["progress_seen"], preview_url=seen["preview_seen"])
+
+
+def _may_have_hook(claim: Claim) -> bool:
+    return claim.model.startswith(f"{midjourney_tasks.DIALECT}/")
+
+
+def _tell_hooks(session: Session, job_ids: Collection[str]) -> None:
+    """Have the notifyHooks of these jobs told how far they are."""
+    if job_ids and webhooks.owe_progress(session, job_ids):
+        after_commit(session, lambda: queue.nudge(Step.DELIVER))
 
 
 def _percent(seen: Running) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,6 +32,9 @@ _SHORTEST_DELAY_S = 0.1
 _GRACE_S = 7200.0  # beyond the schedule's end, for receivers that were left alone meanwhile
 _GIVING_UP = 500  # deliveries at once
 PROGRESS = "task.progress"  # no event: what a notifyHook is told meanwhile
+_HAS_HOOK = (
+    Job.dialect == midjourney_tasks.DIALECT, Job.webhook_url.is_not(None), Job.status.not_in(TERMINAL),
+)  # fmt: skip
 _OF_VIDEOS = {
     Status.SUCCEEDED: EventType.VIDEO_COMPLETED, Status.FAILED: EventType.VIDEO_FAILED,
     Status.CANCELED: EventType.VIDEO_FAILED,
@@ -97,6 +100,16 @@ def owe(session: Session, job: Ended) -> int:
     return len(owed)
 
 
+def not_known_yet(session: Session, news: Mapping[str, tuple[int | None, str | None]]) -> list[str]:
+    """Which of these jobs have a notifyHook and rows that do not know this progress and preview yet."""
+    rows = session.execute(select(Job.id, Job.progress, Job.preview_url).where(Job.id.in_(news), *_HAS_HOOK))
+    return [
+        row.id
+        for row in rows
+        if (news[row.id][0] or 0) > row.progress or (news[row.id][1] or row.preview_url) != row.preview_url
+    ]
+
+
 def owe_progress(session: Session, job_ids: Collection[str]) -> int:
     """Owe the notifyHooks of those of these jobs that have one what is known by now; how many there are.
 
@@ -104,12 +117,7 @@ def owe_progress(session: Session, job_ids: Collection[str]) -> int:
     tried once, as such servers do (fact sheet midjourney_proxy.md, section 8).
     """
     hooked = session.execute(
-        select(Job.id, Job.user_id, Job.webhook_url).where(
-            Job.id.in_(job_ids),
-            Job.dialect == midjourney_tasks.DIALECT,
-            Job.webhook_url.is_not(None),
-            Job.status.not_in(TERMINAL),
-        )
+        select(Job.id, Job.user_id, Job.webhook_url).where(Job.id.in_(job_ids), *_HAS_HOOK)
     ).all()
     if not hooked:
         return 0

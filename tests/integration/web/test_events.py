@@ -92,7 +92,7 @@ def watch(user: Api, job_id: str) -> Callable[..., Viewer]:
 def progress(job_id: str, percent: int | None = None, preview_url: str | None = None) -> None:
     """A worker has looked at the running job."""
     claim = Claim(job_id=job_id, token="none", step=Step.POLL, model=MODEL, account_id="none", attempt_id="none",
-                  failures=0, cancel_requested=False, finished=False)  # fmt: skip
+                  failures=0, refusals=0, cancel_requested=False, finished=False)  # fmt: skip
     with transaction() as session:
         lifecycle.still_running(session, [(claim, Running(progress=percent, preview_url=preview_url))])
 

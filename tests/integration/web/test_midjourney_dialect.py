@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from common.db import transaction
-from common.models import Job
-from common.services import lifecycle, midjourney_tasks
-from common.words import ErrorCode, Status
+from common.db import reading, transaction
+from common.models import Job, WebhookDelivery
+from common.providers.base import Running
+from common.services import lifecycle, midjourney_tasks, webhooks
+from common.services.claims import Claim
+from common.words import ErrorCode, Status, Step
 from tests.integration.web.api import Api
 from tests.integration.web.conftest import MakeUser
 from tests.integration.web.jobs import attempt, jobs_of, succeed
@@ -229,6 +232,69 @@ def test_a_filter_that_is_none_is_refused(user: Api, wanted: Any) -> None:
 def test_there_is_no_other_speed(user: Api) -> None:
     assert user.ask("POST", "/mj-warp/mj/submit/imagine", {"prompt": "x"}).status == 404
     assert user.ask("GET", "/mj-warp/mj/task/list").status == 404
+
+
+# ---------------------------------------------------------------- what a notifyHook is told
+
+HOOK = {"notifyHook": "https://example.com/hook"}
+
+
+def looked(task_id: str, percent: int) -> None:
+    """A worker has looked at the running task."""
+    claim = Claim(job_id=task_id, token="none", step=Step.POLL, model="midjourney/imagine", account_id="none",
+                  attempt_id="none", failures=0, refusals=0, cancel_requested=False, finished=False)  # fmt: skip
+    with transaction() as session:
+        lifecycle.still_running(session, [(claim, Running(progress=percent))])
+
+
+def owed(task_id: str) -> list[tuple[str, str]]:
+    """Type and status of what the hook has been told or will be."""
+    with reading() as session:
+        query = select(WebhookDelivery).where(WebhookDelivery.job_id == task_id).order_by(WebhookDelivery.id)
+        return [(each.type, each.status) for each in session.scalars(query)]
+
+
+def take(task_id: str) -> Any:
+    """The hook takes what it is sent; the body."""
+    with transaction() as session:
+        (parcel,) = [each for each in webhooks.due(session, 1000) if task_id.encode() in each.body]
+        webhooks.delivered(session, parcel, status=200)
+    return json.loads(parcel.body)
+
+
+def test_a_hook_is_told_of_progress_and_of_the_end(user: Api) -> None:
+    task_id = submit(user, "imagine", {"prompt": "x", **HOOK})["result"]
+    attempt(task_id)
+    looked(task_id, 40)
+    assert owed(task_id) == [("task.progress", "pending")]
+    told = take(task_id)
+    assert (told["id"], told["status"], told["progress"]) == (task_id, "IN_PROGRESS", "40%")
+    looked(task_id, 40)
+    assert owed(task_id) == [("task.progress", "delivered")]
+    looked(task_id, 50)
+    looked(task_id, 60)
+    assert owed(task_id) == [("task.progress", "pending")]
+    succeed(task_id)
+    assert owed(task_id) == [("task.progress", "failed"), ("job.succeeded", "pending")]
+    assert take(task_id)["status"] == "SUCCESS"
+    assert [each["type"] for each in user.get("/v1/webhook_deliveries")["data"]] == ["job.succeeded"]
+
+
+def test_progress_that_a_hook_does_not_take_is_not_told_again(user: Api) -> None:
+    task_id = submit(user, "imagine", {"prompt": "x", **HOOK})["result"]
+    attempt(task_id)
+    looked(task_id, 40)
+    with transaction() as session:
+        (parcel,) = [each for each in webhooks.due(session, 1000) if task_id.encode() in each.body]
+        webhooks.refused(session, parcel, "the receiver answered 500", status=500, retry_after_s=None)
+    assert owed(task_id) == [("task.progress", "failed")]
+
+
+def test_only_a_hook_is_told_of_progress(user: Api) -> None:
+    task_id = submit(user, "imagine", {"prompt": "x"})["result"]
+    attempt(task_id)
+    looked(task_id, 40)
+    assert owed(task_id) == []
 
 
 # ---------------------------------------------------------------- tasks

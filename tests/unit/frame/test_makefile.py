@@ -18,8 +18,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A bare clone, as far as the Makefile looks at it."""
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "tests/infrastructure/openai-2.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
