@@ -98,6 +98,10 @@ class Flow(ABC, Generic[C, V]):
         """What is asked about together."""
         return ([claim] for claim in claims)
 
+    def room(self, held: Iterable[C]) -> int:
+        """How many more claims may be worked on beside those."""
+        return self.most - sum(1 for _ in held)
+
     def lane(self, claim: C) -> str:
         """What may be slow for itself: the account, where there is one."""
         return ""
@@ -125,7 +129,7 @@ class Flow(ABC, Generic[C, V]):
 
     async def _fill(self) -> None:
         while not self.is_stopping():
-            room = self.most - len(self._in_flight)
+            room = self.room(claim for claim, _ in self._in_flight.values())
             full = frozenset(lane for lane, count in self._lanes.items() if count >= self.most_per_lane)
             self._hungry = room <= 0 or bool(full)
             if room <= 0:

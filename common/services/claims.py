@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import (
@@ -22,8 +23,10 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     String,
+    Text,
     bindparam,
     case,
+    cast,
     exists,
     func,
     insert,
@@ -52,6 +55,7 @@ TROUBLE = "trouble"  # in an attempt's memo: why its account could not take the 
 _PROBE_WITHIN_S = 60.0  # after its pause a half-open account may wait so long before somebody has to try it
 _PILES = 1000  # users times models that are looked at; with more of them, the oldest jobs as well
 _TOPS = 400  # jobs that are looked at first, spread evenly over the piles, at least two of each
+MOST_INPUT_BYTES = 64 * 1024 * 1024  # of what one process submits at a time
 _AT_ONCE = 1000  # jobs that one statement asks about
 _STEPS = JobStep.metadata.tables[JobStep.__tablename__]
 
@@ -84,6 +88,7 @@ class SubmitClaim(Claim):
     """A job that has been given an account, and all that the provider needs to know."""
 
     input: dict[str, Any]
+    input_bytes: int = 0  # as text; media may stand in it as base64
     callback_token: str
     pinned: bool  # a follow-up, which no other account can take
     hint: dict[str, Any] | None  # what a callback to this attempt's own URL has claimed
@@ -367,9 +372,13 @@ def _room(row: Any, used: int, submitting: int, lately: int) -> Room:
 
 
 def _intend(session: Session, chosen: list[tuple[Waiting, str]]) -> list[SubmitClaim]:
-    """Write down who will be asked for what, before anybody is. Who was canceled meanwhile is left out."""
+    """Write down who will be asked for what, before anybody is.
+
+    Who was canceled meanwhile is left out, and so is who would bring more input than a process should hold.
+    """
     rows = {row.job_id: row for row in session.execute(
-        select(JobStep.job_id, JobStep.failures, Job.attempts, Job.input, Job.parent_id)
+        select(JobStep.job_id, JobStep.failures, Job.attempts, Job.parent_id,
+               func.length(cast(Job.input, Text)).label("input_bytes"))
         .join(Job, Job.id == JobStep.job_id)
         .where(
             JobStep.job_id.in_([job.job_id for job, _ in chosen]),
@@ -378,6 +387,8 @@ def _intend(session: Session, chosen: list[tuple[Waiting, str]]) -> list[SubmitC
         )
         .with_for_update(skip_locked=True, of=JobStep)
     )}  # fmt: skip
+    chosen = _as_much_as_fits([(job, account_id) for job, account_id in chosen if job.job_id in rows], rows)
+    inputs = _inputs(session, [job.job_id for job, _ in chosen])
     parents = _parents(session, [row.parent_id for row in rows.values()])
     token = secrets.token_hex(8)
     claims = [
@@ -393,18 +404,33 @@ def _intend(session: Session, chosen: list[tuple[Waiting, str]]) -> list[SubmitC
             cancel_requested=False,
             finished=False,
             pinned=job.pinned_account_id is not None,
-            input=rows[job.job_id].input,
+            input=inputs[job.job_id],
+            input_bytes=rows[job.job_id].input_bytes,
             callback_token=secrets.token_urlsafe(24),
             hint=None,
             late_answer=None,
             parent=parents.get(rows[job.job_id].parent_id),
         )
         for job, account_id in chosen
-        if job.job_id in rows
     ]
     if claims:
-        _write_intents(session, claims, {job_id: row.attempts + 1 for job_id, row in rows.items()})
+        _write_intents(session, claims, {claim.job_id: rows[claim.job_id].attempts + 1 for claim in claims})
     return claims
+
+
+def _as_much_as_fits(
+    chosen: list[tuple[Waiting, str]], rows: Mapping[str, Row[Any]]
+) -> list[tuple[Waiting, str]]:
+    """The first of them whose inputs are together not too large; one that is too large alone is alone."""
+    sizes = accumulate(rows[job.job_id].input_bytes for job, _ in chosen)
+    fitting = sum(size <= MOST_INPUT_BYTES for size in sizes)
+    return chosen[: max(fitting, 1)]
+
+
+def _inputs(session: Session, job_ids: list[str]) -> dict[str, dict[str, Any]]:
+    return {
+        row.id: row.input for row in session.execute(select(Job.id, Job.input).where(Job.id.in_(job_ids)))
+    }
 
 
 def _write_intents(session: Session, claims: list[SubmitClaim], numbers: Mapping[str, int]) -> None:

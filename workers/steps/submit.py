@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,12 @@ class Submit(JobFlow[SubmitClaim, SubmitVerdict]):
         super().__init__()
         self._sent: set[str] = set()  # attempts that were written down as sent when they were claimed
         self._preparing: set[asyncio.Task[Any]] = set()
+
+    def room(self, held: Iterable[SubmitClaim]) -> int:
+        """None while those have large inputs: what a job brings as base64 is in its row, and so in memory."""
+        held = list(held)
+        is_full = sum(claim.input_bytes for claim in held) >= claims.MOST_INPUT_BYTES
+        return 0 if is_full else super().room(held)
 
     async def claim(self, limit: int, full: frozenset[str]) -> list[SubmitClaim]:
         """Give out slots; then write down, before anything is sent, that it may have been.

@@ -26,6 +26,7 @@ from common.words import Outcome, Status, Step
 from tests.infrastructure.children import wait_until
 from tests.integration.services.backlog import add_running, add_waiting, plan, statements
 from tests.integration.services.hive import Provider, Workers
+from workers.steps.submit import Submit
 
 MODEL = "flux/pro-1.1"  # served by bfl and by fal
 WAIT_S = 20.0
@@ -464,6 +465,28 @@ def test_canceled_while_being_chosen_is_left_out(user: Actor, make_account: Make
     with transaction() as session:
         given = claims._intend(session, [(chosen, "acc"), (chosen._replace(job_id=kept), "acc")])
     assert [claim.job_id for claim in given] == [kept]
+
+
+def test_no_more_input_at_a_time_than_a_process_should_hold(
+    user: Actor, make_account: MakeAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_account(limit=10)
+    monkeypatch.setattr(claims, "MOST_INPUT_BYTES", 1000)
+    large = [*submit(user, 2, input={"prompt": "x" * 450}), *submit(user, 1, input={"prompt": "x" * 1500})]
+    last = submit(user, 2)
+    given = [[claim.job_id for claim in give()] for _ in range(4)]
+    assert given == [large[:2], large[2:], last, []]
+
+
+def test_a_process_that_holds_large_inputs_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "MOST_INPUT_BYTES", 1000)
+    claim = SubmitClaim(
+        job_id="job", token="t", step=Step.SUBMIT, model=MODEL, account_id="acc", attempt_id="att", failures=0,
+        refusals=0, cancel_requested=False, finished=False, input={}, input_bytes=500, callback_token="",
+        pinned=False, hint=None, late_answer=None,
+    )  # fmt: skip
+    assert Submit().room([claim]) == Submit.most - 1
+    assert Submit().room([claim, claim]) == 0
 
 
 # ---------------------------------------------------------------- which account, and its breaker
