@@ -23,13 +23,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.settings.cache_clear()
 
 
+def use_redis(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this order: threads that other tests have left in this process read the settings at any moment."""
+    monkeypatch.setenv("REDIS_URL", url)
+    settings.settings.cache_clear()
+
+
 def _child() -> None:
     tally.count_left_out("job", "preview_url", 5)
     wait_until(lambda: tally.left_out().get(("job", "preview_url"), 0) >= 5, 10, what="it is handed over")
 
 
 def test_processes_count_together(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", valkey_url)
+    use_redis(valkey_url, monkeypatch)
     tally.count_left_out("job", "preview_url", 2)
     tally.count_left_out("artifact", "url", 1)
     child = multiprocessing.get_context("fork").Process(target=_child)
@@ -42,7 +48,7 @@ def test_processes_count_together(valkey_url: str, monkeypatch: pytest.MonkeyPat
 
 def test_what_redis_does_not_take_is_offered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
-    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{port}/0")
+    use_redis(f"redis://127.0.0.1:{port}/0", monkeypatch)
     label = ("artifact", "of_this_test")  # what this process counted before waits for a Redis as well
     tally.count_left_out(*label, 3)
     assert tally.left_out() == {}
