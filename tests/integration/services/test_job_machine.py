@@ -65,7 +65,9 @@ class Life:
     claim: Any = None  # in whose hands it is
     is_due: bool = False  # although it is in somebody's hands: the lease has run out
     at_provider: bool = False  # a submit is under way, or was lost, or was taken
-    given_up: bool = False  # it is only watched, and holds no slot
+    given_up: bool = False  # it is only watched, or asked for addresses, and holds no slot
+    asked_anew: int = 0  # how often its provider was asked for new addresses
+    anew: bool = False  # it is being asked
     is_sent: bool = False
     cancel: bool = False
     overdue: bool = False
@@ -132,7 +134,7 @@ class Life:
     @property
     def is_being_stopped(self) -> bool:
         """Whether the worker that has it in hands asks the provider to stop."""
-        return bool(self.claim.cancel_requested and not self.claim.finished)
+        return bool(self.claim.cancel_requested and not self.claim.finished and not self.anew)
 
     @property
     def status(self) -> Status:
@@ -140,6 +142,8 @@ class Life:
             return self.end[0]
         if self.step is Step.SUBMIT:
             return Status.SUBMITTING if self.at_provider else Status.QUEUED
+        if self.anew:
+            return Status.STORING
         return {Step.RECONCILE: Status.SUBMITTING, Step.POLL: Status.RUNNING, Step.STORE: Status.STORING}[
             self.step  # type: ignore[index]
         ]
@@ -169,7 +173,8 @@ def any_with(condition: Callable[[Life], bool]) -> Choose:
 
 UNSENT, ASKED = held(Step.SUBMIT, lambda life: not life.is_sent), held(Step.SUBMIT, lambda life: life.is_sent)
 LOOKED_FOR, STORING = held(Step.RECONCILE), held(Step.STORE)
-LOOKED_AT = held(Step.POLL, lambda life: not life.is_being_stopped)
+LOOKED_AT = held(Step.POLL, lambda life: not life.is_being_stopped and not life.anew)
+ASKED_ANEW = held(Step.POLL, lambda life: life.anew)
 BEING_STOPPED = held(Step.POLL, lambda life: life.is_being_stopped)
 
 
@@ -255,6 +260,8 @@ class Lives(RuleBasedStateMachine):
             self.is_asked_to_stop(life, confirmed=False)
         for life in LOOKED_AT(self):
             self.makes(life, 1)
+        for life in ASKED_ANEW(self):
+            self.names_new_addresses(life)
         for life in STORING(self):
             self.stores(life)
 
@@ -280,7 +287,7 @@ class Lives(RuleBasedStateMachine):
         write(jobs.cancel, self.actor, life.id)
         if life.step is Step.SUBMIT and not life.at_provider:
             life.finish(FREE)
-        elif life.step is Step.STORE:
+        elif life.step is Step.STORE or life.anew:
             life.finish_canceled()
         else:
             life.cancel = True
@@ -307,6 +314,8 @@ class Lives(RuleBasedStateMachine):
         for life in self.lives:
             if life.overdue and life.end is not None and life.step is Step.POLL:
                 life.forget()  # the watch is over
+            elif life.overdue and life.anew:
+                life.finish_free("storage_failed")
             elif life.overdue and life.step is Step.POLL:
                 life.finish_free("timeout", watch=True)
             elif life.overdue and life.step is Step.SUBMIT and not life.at_provider:
@@ -402,6 +411,7 @@ class Lives(RuleBasedStateMachine):
             life = self.by_id(claim.job_id)
             assert (claim.cancel_requested, claim.finished) == (life.cancel, life.end is not None)
             assert step is not Step.STORE or claim.stored == life.stored
+            assert claim.made == (life.anew or step is Step.STORE)
             life.put_down()
             life.claim = claim
 
@@ -568,8 +578,48 @@ class Lives(RuleBasedStateMachine):
             life.put_down()
             return
         write(lifecycle.unstorable, life.claim, results, "404")
+        self.is_unstorable(life)
+
+    def is_unstorable(self, life: Life) -> None:
         if not life.finish((Status.FAILED, "storage_failed", 0)):
             life.forget()
+
+    @about(STORING, expired=st.booleans())
+    def source_is_gone(self, life: Life, expired: bool) -> None:
+        write(lifecycle.source_gone, life.claim, [], "404", expired=expired)
+        if life.asked_anew:  # not twice within so short a time
+            self.is_unstorable(life)
+            return
+        life.put_down(Step.POLL)
+        life.anew, life.given_up, life.overdue = True, True, False
+        life.asked_anew += 1
+
+    @about(ASKED_ANEW)
+    def provider_names_new_addresses(self, life: Life) -> None:
+        self.names_new_addresses(life)
+
+    def names_new_addresses(self, life: Life) -> None:
+        fresh = replace(PICTURE, url=f"{PICTURE.url}?{life.asked_anew}")
+        write(lifecycle.asked_anew, life.claim, Succeeded(outputs=(fresh,) * life.outputs))
+        life.put_down(Step.STORE)
+        life.anew = False
+
+    @about(
+        ASKED_ANEW,
+        said=st.sampled_from(
+            [Failed(code="internal", message="no"), NoVerdict(message="?", gone=True), Succeeded()]
+        ),
+        again=st.sampled_from(
+            [Running(progress=1), NoVerdict(message="?"), NoVerdict(message="?", gone=True), None]
+        ),
+    )
+    def provider_names_no_new_addresses(self, life: Life, said: Any, again: Any) -> None:
+        if again is not None:
+            write(lifecycle.asked_anew, life.claim, again)
+            life.put_down()
+            return
+        write(lifecycle.asked_anew, replace(life.claim, refusals=lifecycle.GONE_LIMIT - 1), said)
+        self.is_unstorable(life)
 
     # ------------------------------------------------------------ what holds after every step
 
@@ -624,7 +674,7 @@ class Lives(RuleBasedStateMachine):
         if step is not None:
             assert (step.lease_token is not None) == (life.claim is not None)
             assert (step.cancel_at is not None) == life.cancel
-            assert (step.account_id is not None) == (life.at_provider or life.step is Step.STORE)
+            assert (step.account_id is not None) == (life.at_provider or life.anew or life.step is Step.STORE)
             assert (step.slots == 0) == life.given_up
 
 
