@@ -18,6 +18,7 @@ from common.models import Job
 from common.providers.base import Running
 from common.services import lifecycle
 from common.services.claims import Claim
+from common.services.lifecycle import records
 from common.words import Status, Step
 from tests.infrastructure.children import free_port, wait_until
 from tests.integration.web.api import Api
@@ -113,7 +114,7 @@ def test_every_change_until_the_end(watch: Callable[..., Viewer], job_id: str) -
     assert viewer.await_events(1) == [("status", "queued", 0)]
     attempt(job_id)
     with transaction() as session:
-        lifecycle._advance(session, job_id, Status.RUNNING)
+        records.advance(session, job_id, Status.RUNNING)
     viewer.await_events(2)
     progress(job_id, 40)
     progress(job_id, 40)
@@ -136,7 +137,7 @@ def test_nothing_is_told_of_what_is_rolled_back(watch: Callable[..., Viewer], jo
     viewer = watch()
     viewer.await_events(1)
     with pytest.raises(ZeroDivisionError), transaction() as session:
-        lifecycle._advance(session, job_id, Status.RUNNING)
+        records.advance(session, job_id, Status.RUNNING)
         raise ZeroDivisionError
     fail(job_id)
     assert viewer.await_end() == [("status", "queued", 0), ("status", "failed", 0)]
@@ -152,7 +153,7 @@ def test_it_goes_on_from_what_was_seen(watch: Callable[..., Viewer], job_id: str
     first.await_events(1)
     again = watch(first.events[0]["seen"])
     with transaction() as session:
-        lifecycle._advance(session, job_id, Status.RUNNING)
+        records.advance(session, job_id, Status.RUNNING)
     assert again.await_events(1) == [("status", "running", 0)]
     succeed(job_id)
     assert again.await_end()[-1] == ("status", "succeeded", 100)

@@ -14,7 +14,7 @@ from common.providers.base import Failed, NotAccepted, NoVerdict, Rejected, Repl
 from common.providers.reading import LONGEST_PAUSE_S
 from common.providers.registry import ADAPTERS
 from common.providers.remote import MESSAGE_LIMIT
-from common.services.lifecycle import _TROUBLE_CODES
+from common.services.lifecycle.submitting import _TROUBLE_CODES
 from common.words import ErrorCode
 from tests.unit.providers.conformance import bfl, fal, jimeng, kling, midjourney
 from tests.unit.providers.conformance.sheets import CODES, STATUSES
