@@ -39,7 +39,9 @@ CREATES = {
     "kling": "POST /v1/videos/text2video",
     "jimeng": "CVSync2AsyncSubmitTask",
 }
-TELL = frozenset({"fal", "midjourney", "kling"})  # whether they have a lost submit
+TELL = frozenset(
+    {"fal", "midjourney", "kling", "jimeng"}
+)  # when asked, or in a callback, that they have a lost submit
 STOP = frozenset({"fal", "midjourney"})  # when asked to, while the job waits in their queue
 SETTINGS = {
     "LEASE_S": "2",

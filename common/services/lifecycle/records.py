@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -56,8 +56,3 @@ def advance(session: Session, job_id: str, status: Status, **values: Any) -> Non
         .execution_options(synchronize_session=False)
     )
     live.tell(session, job_id, status=status)
-
-
-def outputs_of(raw: Sequence[dict[str, Any]]) -> list[Output]:
-    """The attempt's kept outputs as values again."""
-    return [Output(**{name: value for name, value in item.items() if name != "expires_at"}) for item in raw]

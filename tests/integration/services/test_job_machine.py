@@ -535,10 +535,10 @@ class Lives(RuleBasedStateMachine):
     def provider_denies(self, life: Life, denial: NoVerdict, before: int) -> None:
         write(lifecycle.no_verdict, replace(life.claim, refusals=before), denial)
         is_final = before + 1 >= lifecycle.GONE_LIMIT
-        if life.end is not None and is_final:
+        if life.claim.finished and is_final:
             life.come_to_nothing("provider_failed")
             return
-        life.given_up = life.given_up or is_final or life.end is not None
+        life.given_up = life.given_up or is_final or life.claim.finished
         if is_final:
             life.finish_free("provider_failed", watch=True)
         life.put_down()
