@@ -14,8 +14,9 @@ from common.services.users import Actor
 from web import auth, schemas, shapes
 from web.answers import JsonResponse, listing
 from web.aside import aside
-from web.endpoints import SMALL_BODY, Access, endpoint
+from web.endpoints import Access, endpoint
 from web.limits import Attempts, client_address
+from web.parsing import SMALL_BODY
 
 blueprint = Blueprint("account", __name__, url_prefix="/v1")
 attempts_at_login = Attempts(most=10, window_s=60.0)  # by e-mail and address

@@ -25,7 +25,7 @@ from common.words import TERMINAL, ErrorCode, Status
 from web import schemas, shapes
 from web.answers import answer, error_object
 from web.api.openai_mapping import model_of, new_job, require_neutral, size_of
-from web.api.submissions import HEADERS, once
+from web.api.submissions import HEADERS, once_each
 from web.endpoints import Access, endpoint
 from web.live import until_finished
 
@@ -81,7 +81,7 @@ def _made(
         wanted = [new_job(spec, {**given, "n": body.n}, {})]
     else:
         wanted = [new_job(spec, given, {})] * body.n
-    keys = [once(route, body.model_dump(exclude_unset=True), number) for number in range(len(wanted))]
+    keys = once_each(route, body.model_dump(exclude_unset=True), len(wanted))
     job_ids, replayed = _accept(actor, list(zip(wanted, keys, strict=True)))
     headers = {**NO_RETRY, **({"Idempotent-Replayed": "true"} if replayed else {})}
     return _awaited(actor, job_ids, body.response_format, headers)
