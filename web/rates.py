@@ -17,7 +17,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from redis.exceptions import RedisError
 
 from common import broker
-from common.errors import RateLimited
+from common.errors import Forbidden, RateLimited
 from common.services.users import Actor
 from common.settings import settings
 
@@ -56,6 +56,12 @@ def count_upload(actor: Actor) -> None:
         raise RateLimited(
             f"There can be {limit} uploads in this time; try again later.", retry_after_s=reset_s
         )
+
+
+def refuse_limited_token(actor: Actor) -> None:
+    """Raise Forbidden for a token that has a limit: what would submit on its own is not counted with it."""
+    if actor.rate_limit:
+        raise Forbidden("A token with a rate limit of its own can make neither tokens nor schedules.")
 
 
 def note(what: str, lives_s: int) -> None:

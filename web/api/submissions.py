@@ -18,7 +18,7 @@ from common.services.repeats import Try
 from common.services.users import Actor
 from common.words import TERMINAL
 from web import tries
-from web.answers import answer
+from web.answers import REPLAYED, answer
 from web.live import until_finished
 from web.parsing import idempotency_key
 from web.schemas import JobOptions
@@ -77,7 +77,7 @@ def submit(actor: Actor, key: Once | None, accept: Callable[[Session], tuple[Any
         shown = job_object(job, jobs.artifacts(session, [job.id])[job.id] if replayed else [])
     headers = {"Location": f"/v1/jobs/{shown['id']}"}
     if replayed:
-        headers["Idempotent-Replayed"] = "true"
+        headers |= REPLAYED
     wait_s = preferred_wait_s()
     if not wait_s:
         return answer(shown, 202, headers)

@@ -28,6 +28,7 @@ from tests.infrastructure.children import wait_until
 from tests.infrastructure.client import Answer
 from tests.integration.web.api import Api
 from tests.integration.web.jobs import jobs_of, succeed
+from tests.simulators.media import png
 from web import rates
 from web.api import openai_images
 
@@ -208,6 +209,24 @@ def test_an_edit_with_files(sdk: Callable[..., OpenAI], user: Api, ending: Any) 
     ending(succeed)
     sdk().images.edit(model="flux/kontext-multi", prompt="both", image=[("a.png", PNG), ("b.png", PNG)])
     assert jobs_of(user)[1].input["images"] == [url, url]
+
+
+def test_many_pictures_from_one_large_file_need_an_upload(
+    sdk: Callable[..., OpenAI], user: Api, ending: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_images, "MOST_CHARACTERS", 3 * 4 * 30_000)
+    large = png("a large one", 100, 100) + bytes(3 * 30_000)
+    with pytest.raises(openai.APIStatusError) as refused:
+        sdk().images.edit(model="flux/kontext-pro", prompt="snow", image=("a.png", large), n=3)
+    assert (refused.value.status_code, refused.value.param) == (413, "n")
+    assert ("/v1/uploads" in str(refused.value), jobs_of(user)) == (True, [])
+    upload = user.ask("POST", "/v1/uploads", large, {"Content-Type": "application/octet-stream"}).json["id"]
+    ending(succeed, 3)
+    made = user.ask(
+        "POST", "/v1/images/edits", {"model": "flux/kontext-pro", "prompt": "snow", "image": upload, "n": 3}
+    )
+    assert made.status == 200
+    assert [job.input["image"] for job in jobs_of(user)] == [upload] * 3
 
 
 @pytest.mark.parametrize(
