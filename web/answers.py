@@ -8,6 +8,8 @@ from typing import Any
 
 from flask import Response
 
+REPLAYED = {"Idempotent-Replayed": "true"}  # of an answer that repeats what an earlier request has made
+
 
 class JsonResponse(Response):
     """JSON unless a view says otherwise, so that no answer is HTML by accident."""

@@ -14,12 +14,11 @@ from typing import Any
 from flask import Response, request
 from pydantic import BaseModel
 
-from common.db import again
-from web import auth, rates
+from common.db import again, commits
+from web import auth, rates, tries
 from web.answers import answer
 from web.parsing import body_object, fit, form_object, query_values
 
-SMALL_BODY = 65_536
 View = Callable[..., Response | dict[str, Any]]
 
 
@@ -79,11 +78,10 @@ def endpoint(
             summary=(view.__doc__ or "").strip().partition("\n")[0],
         )  # fmt: skip
 
-        def answered(**given: Any) -> Response:
-            if max_bytes is not None:
-                request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
+        def told() -> dict[str, Any]:
+            given: dict[str, Any] = {}
             if access is not Access.ANYONE:
-                given["actor"] = _authorised(access)
+                given["actor"] = again(lambda: _authorised(access))
             if access is Access.SUBMITTER:
                 rates.count(given["actor"])
             if query is not None:
@@ -92,12 +90,24 @@ def endpoint(
                 is_form = as_form and request.mimetype == "multipart/form-data"
                 sent = form_object() if is_form else body_object(may_be_absent=declared.body_may_be_absent)
                 given["body"] = fit(body, sent)
-            made = view(**given)
+            return given
+
+        def answered(**of_path: Any) -> Response:
+            if max_bytes is not None:
+                request.max_content_length = min(max_bytes, request.max_content_length or max_bytes)
+            given = {**of_path, **told()}  # once: a body can be read only once, and a submit counts only once
+            made = again(lambda: view(**given))
             return made if isinstance(made, Response) else answer(made, status)
 
         @wraps(view)
-        def call(**given: Any) -> Response:
-            return again(lambda: answered(**given))
+        def call(**of_path: Any) -> Response:
+            before = commits()
+            try:
+                return answered(**of_path)
+            except Exception as error:
+                if access is Access.SUBMITTER and commits() == before:
+                    tries.note_refusal(error)
+                raise
 
         call.endpoint = declared  # type: ignore[attr-defined]
         return call

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from typing import Any, NoReturn, TypeVar
 
-from flask import request
+from flask import g, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
@@ -17,6 +17,7 @@ from common.errors import InvalidInput, MalformedRequest, TooLarge
 from common.media import HEAD_BYTES, sniff
 
 MAX_DEPTH = 64
+SMALL_BODY = 65_536
 _MOST_VALUES = 100_000  # a body of nothing but brackets would else take a hundred times its size in memory
 _LARGEST_INTEGER = 2**63 - 1
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
@@ -110,8 +111,11 @@ def raw_body() -> bytes:
     """The request's body. Raises TooLarge, and MalformedRequest where the client hung up before its end.
 
     Under gunicorn werkzeug notices neither: it cuts off a body that did not say its length, and takes a part of one
-    that did for the whole.
+    that did for the whole. A small one may be asked for again.
     """
+    known: bytes | None = g.get("small_body")
+    if known is not None:
+        return known
     most, said = request.max_content_length, request.content_length
     if said is None and most is not None:
         request.max_content_length = most + 1
@@ -120,6 +124,8 @@ def raw_body() -> bytes:
         raise TooLarge
     if said is not None and len(raw) < said:
         raise MalformedRequest("The body ended before its announced length.")
+    if len(raw) <= SMALL_BODY:
+        g.small_body = raw
     return raw
 
 

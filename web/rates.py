@@ -1,4 +1,4 @@
-"""Rate limits of submits: per user, and per token that has a limit of its own.
+"""Rate limits of submits: per user, and per token that has a limit of its own; and notes of what happened just now.
 
 They are counted in Redis for all web processes together. A Redis that is away neither stops nor delays a submit: for a
 while each process counts for itself then.
@@ -17,7 +17,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from redis.exceptions import RedisError
 
 from common import broker
-from common.errors import RateLimited
+from common.errors import Forbidden, RateLimited
 from common.services.users import Actor
 from common.settings import settings
 
@@ -58,12 +58,31 @@ def count_upload(actor: Actor) -> None:
         )
 
 
+def refuse_limited_token(actor: Actor) -> None:
+    """Raise Forbidden for a token that has a limit: what would submit on its own is not counted with it."""
+    if actor.rate_limit:
+        raise Forbidden("A token with a rate limit of its own can make neither tokens nor schedules.")
+
+
+def note(what: str, lives_s: int) -> None:
+    """Note that something was there, for so long after the first of several."""
+    _counters().add(f"noted/{what}", lives_s)
+
+
+def take(what: str, lives_s: int) -> bool:
+    """Take one of these notes away. Returns whether there was one."""
+    if _counters().add(f"noted/{what}", lives_s, -1) >= 0:
+        return True
+    _counters().add(f"noted/{what}", lives_s)
+    return False
+
+
 def _hit(limit: str, kind: str, of: str) -> tuple[int, int, int]:
     """How many are left after this one (below zero: it is one too many), of how many, and for how many seconds."""
     item: RateLimitItem = _parsed(limit)
     window_s, now = item.get_expiry(), time.time()
     number = int(now // window_s)
-    hits = _counters().hit(item.key_for(kind, of, str(number)), window_s)
+    hits = _counters().add(item.key_for(kind, of, str(number)), window_s)
     return item.amount - hits, item.amount, max(1, math.ceil((number + 1) * window_s - now))
 
 
@@ -76,14 +95,14 @@ class _Counters:
         self._own = MemoryStorage()
         self._ask_again_at = 0.0
 
-    def hit(self, key: str, window_s: int) -> int:
+    def add(self, key: str, window_s: int, amount: int = 1) -> int:
         if time.monotonic() >= self._ask_again_at:
             try:
-                return self._shared.incr(key, window_s)
+                return self._shared.incr(key, window_s, amount)
             except _TROUBLE as error:
                 log.warning("rate limits are counted by each process for itself: %s", type(error).__name__)
                 self._ask_again_at = time.monotonic() + _AWAY_S
-        return self._own.incr(key, window_s)
+        return self._own.incr(key, window_s, amount)
 
 
 @cache

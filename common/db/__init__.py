@@ -192,6 +192,11 @@ def again(call: Callable[[], T]) -> T:
     return call()
 
 
+def commits() -> int:
+    """How often this thread has committed: whether something was, shows by comparison."""
+    return _commits.get()
+
+
 def before_commit(session: Session, call: Callable[[], None]) -> None:
     """Have `call` run as the last thing in this transaction: what locks rows that many others wait for."""
     session.info.setdefault("before_commit", []).append(call)

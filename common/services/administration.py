@@ -26,8 +26,8 @@ _TOKEN_ROUTE = "POST /v1/admin/users/tokens"
 
 def grant(
     session: Session, admin: Actor, user_id: str, amount: int, *, note: str | None, key: str | None = None
-) -> LedgerEntry:
-    """Give a user credits. The same key again returns the same entry.
+) -> tuple[LedgerEntry, bool]:
+    """Give a user credits: the entry, and whether the key had made it before. Such a key is never forgotten.
 
     Raises NotFound, or KeyReused where the key was used for other values.
     """
@@ -37,14 +37,14 @@ def grant(
     if entry is None:
         try:
             with session.begin_nested():
-                return credits.grant(session, user_id, amount, note=note, reference=reference)
+                return credits.grant(session, user_id, amount, note=note, reference=reference), False
         except IntegrityError:  # the same key at the same moment
             entry = _granted(session, reference)
             if entry is None:
                 raise
     if (entry.user_id, entry.amount, entry.note) != (user_id, amount, note):
         raise KeyReused(param="Idempotency-Key")
-    return entry
+    return entry, True
 
 
 def _reference(admin: Actor, key: str | None) -> str:
@@ -66,15 +66,15 @@ def issue_token(
     key: str | None = None,
     *,
     rate_limit: str | None = None,
-) -> tuple[str, ApiToken]:
-    """A token for a user: the secret and its row. Raises NotFound.
+) -> tuple[str, ApiToken, bool]:
+    """A token for a user: the secret, its row, and whether the key had made it before. Raises NotFound.
 
     With a key the secret is derived from it, so that a repeat can answer the very same token though no secret is
     kept. Raises KeyReused for other values, and Conflict if that token was deleted meanwhile.
     """
     users.get_user(session, user_id)
     if key is None:
-        return users.create_token(session, user_id, name, rate_limit=rate_limit)
+        return *users.create_token(session, user_id, name, rate_limit=rate_limit), False
     body = hashlib.sha256(f"{user_id}\0{name}\0{rate_limit or ''}".encode()).hexdigest()
     earlier = jobs.claim_key(session, admin.user_id, Once(_TOKEN_ROUTE, key, body), "")
     known = session.get_one(IdempotencyKey, (admin.user_id, _TOKEN_ROUTE, key))
@@ -82,11 +82,11 @@ def issue_token(
     if earlier is None:
         secret, row = users.create_token(session, user_id, name, token=secret, rate_limit=rate_limit)
         known.result_id = row.id
-        return secret, row
+        return secret, row, False
     issued = session.get(ApiToken, earlier)
     if issued is None:
         raise Conflict("This Idempotency-Key made a token that was deleted since.")
-    return secret, issued
+    return secret, issued, True
 
 
 def _derived(admin: Actor, key: str, first_used_at: datetime) -> str:

@@ -25,12 +25,14 @@ from common.services import (
     catalog,
     deletions,
     lifecycle,
+    repeats,
     uploads,
     users,
     webhook_endpoints,
     webhooks,
 )
 from common.services.acceptance import AcceptedJob
+from common.services.repeats import Try
 from common.services.users import Actor
 from common.settings import settings
 from common.words import TERMINAL, Outcome, Status, Step
@@ -58,16 +60,12 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """A client's Idempotency-Key and the fingerprint of the body it came with.
-
-    `anew`: whatever the key made before, this is another request.
-    """
+    """A client's Idempotency-Key and the fingerprint of the body it came with; or a try of a call that has no key."""
 
     route: str
     key: str
     body_sha256: str
-    lives: timedelta = KEY_LIVES
-    anew: bool = False
+    tried: Try | None = None
 
 
 # ---------------------------------------------------------------- accept
@@ -78,7 +76,7 @@ def accept(
 ) -> tuple[Job | AcceptedJob, bool]:
     """Accept a job: price frozen, credits held, row queued, all in this transaction; a nudge after the commit.
 
-    Returns the job and whether an Idempotency-Key had made it before. Raises UnknownModel, InvalidInput,
+    Returns the job and whether an earlier request with this key had made it before. Raises UnknownModel, InvalidInput,
     InsufficientCredits, KeyReused.
     """
     job_id = new_id("job")
@@ -120,6 +118,8 @@ def accept(
 
 def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | None:
     """Take the key for this job, or return the job that has it. Raises KeyReused for another body."""
+    if once.tried is not None:
+        return repeats.claim(session, user_id, once.tried, job_id)
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     row = {"user_id": user_id, "route": once.route, "key": once.key, "body_sha256": once.body_sha256,
            "result_id": job_id, "created_at": clock.now()}  # fmt: skip
@@ -129,7 +129,7 @@ def claim_key(session: Session, user_id: str, once: Once, job_id: str) -> str | 
         .on_conflict_do_update(  # a key whose time is over may be used anew; only one of two finds it so
             index_elements=[IdempotencyKey.user_id, IdempotencyKey.route, IdempotencyKey.key],
             set_={name: row[name] for name in ("body_sha256", "result_id", "created_at")},
-            where=None if once.anew else IdempotencyKey.created_at < clock.now() - once.lives,
+            where=IdempotencyKey.created_at < clock.now() - KEY_LIVES,
         )
         .returning(IdempotencyKey.key)
     ).one_or_none()

@@ -28,8 +28,12 @@ from common.services.users import Actor
 
 MOST_SCHEDULES = 100  # of one user
 SHOWN_RUNS = 5
+LEAST_S = 60  # between two runs of a schedule
 LATE_S = 60.0  # what was due longer ago has been missed, and is caught up with or not
 _FIELDS = 5  # of a cron expression
+_MOST_PASSED = (
+    3000  # due times in a row that are over: more than any zone's clock was ever set back by, in minutes
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,17 +62,38 @@ class Timing:
             raise InvalidInput("This is never due.", param="cron")
 
     def after(self, moment: float, begun: float | None = None) -> Iterator[float]:
-        """Its due times after a moment, in epoch seconds; intervals count from `begun`."""
-        if self.interval_s is not None:
-            begun = moment if begun is None else begun
-            number = max(1, math.floor((moment - begun) / self.interval_s) + 1)
-            while True:
-                yield begun + number * self.interval_s
-                number += 1
+        """Its due times after a moment, rising, in epoch seconds; intervals count from `begun`."""
+        found = self._by_cron(moment) if self.interval_s is None else self._by_interval(moment, begun)
+        return _rising(found, moment)
+
+    def _by_interval(self, moment: float, begun: float | None) -> Iterator[float]:
+        assert self.interval_s is not None
+        begun = moment if begun is None else begun
+        number = max(1, math.floor((moment - begun) / self.interval_s) + 1)
+        while True:
+            yield begun + number * self.interval_s
+            number += 1
+
+    def _by_cron(self, moment: float) -> Iterator[float]:
         if self.cron is None or len(self.cron.split()) != _FIELDS:
             raise CronSimError("it has five fields: minute, hour, day of month, month, day of week")
         start = datetime.fromtimestamp(moment, ZoneInfo(self.timezone))
-        yield from (due.astimezone(UTC).timestamp() for due in CronSim(self.cron, start))
+        return (due.astimezone(UTC).timestamp() for due in CronSim(self.cron, start))
+
+
+def _rising(found: Iterator[float], moment: float) -> Iterator[float]:
+    """What lies behind the moment, each later than the one before.
+
+    Within an hour that the clocks repeat, CronSim begins again at the hour's first time; and what falls into an hour
+    that is left out it moves to that hour's end, all of it.
+    """
+    passed = 0
+    for due in found:
+        if due > moment:
+            moment, passed = due, 0
+            yield due
+        elif (passed := passed + 1) > _MOST_PASSED:
+            return
 
 
 def timing(schedule: Schedule) -> Timing:
@@ -185,12 +210,18 @@ def run_one(session: Session) -> bool:
     if schedule is None or schedule.next_at is None:
         return False
     due_at = schedule.next_at
-    schedule.next_at = next(timing(schedule).after(now, due_at), None)
+    schedule.next_at = _following(schedule, now)
     if now - due_at <= LATE_S or schedule.catch_up:
         schedule.last_at = now
         _submit(session, schedule)
     session.flush()
     return True
+
+
+def _following(schedule: Schedule, now: float) -> float | None:
+    """Its next time, which lies ahead whatever the clocks do: one due at once would run again and again."""
+    found = next(timing(schedule).after(now, schedule.next_at), None)
+    return found if found is None or found > now else now + LEAST_S
 
 
 def _submit(session: Session, schedule: Schedule) -> None:

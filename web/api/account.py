@@ -11,11 +11,12 @@ from common.db import reading, transaction
 from common.services import credits, users
 from common.services.presentation import entry_object, token_object, user_object
 from common.services.users import Actor
-from web import auth, schemas, shapes
+from web import auth, rates, schemas, shapes
 from web.answers import JsonResponse, listing
 from web.aside import aside
-from web.endpoints import SMALL_BODY, Access, endpoint
+from web.endpoints import Access, endpoint
 from web.limits import Attempts, client_address
+from web.parsing import SMALL_BODY
 
 blueprint = Blueprint("account", __name__, url_prefix="/v1")
 attempts_at_login = Attempts(most=10, window_s=60.0)  # by e-mail and address
@@ -71,7 +72,8 @@ def ledger(actor: Actor, query: schemas.LedgerQuery) -> dict[str, Any]:
 @blueprint.post("/tokens")
 @endpoint(access=Access.USER, body=schemas.NewToken, returns=shapes.NewToken, status=201)
 def create_token(actor: Actor, body: schemas.NewToken) -> dict[str, Any]:
-    """Create a token. The secret is shown only in this answer."""
+    """Create a token. The secret is shown only in this answer; a token that has a rate limit cannot create others."""
+    rates.refuse_limited_token(actor)
     with transaction() as session:
         secret, row = users.create_token(session, actor.user_id, body.name, rate_limit=body.rate_limit)
         return {**token_object(row), "token": secret}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Response
 
 from common.db import reading, transaction
 from common.errors import Conflict, InvalidInput, NotFound
@@ -12,8 +12,8 @@ from common.services import administration, credits, users
 from common.services.presentation import entry_object, managed_user_object, token_object
 from common.services.users import Actor
 from common.words import Role
-from web import auth, schemas, shapes
-from web.answers import listing
+from web import auth, rates, schemas, shapes
+from web.answers import REPLAYED, answer, listing
 from web.endpoints import Access, endpoint
 from web.parsing import idempotency_key
 
@@ -75,23 +75,29 @@ def change_user(actor: Actor, user_id: str, body: schemas.UserChange) -> dict[st
 @blueprint.post("/<user_id>/tokens")
 @endpoint(access=Access.ADMIN, body=schemas.NewToken, returns=shapes.NewToken, status=201, errors=(404, 409),
           headers=ONCE)  # fmt: skip
-def create_token(actor: Actor, user_id: str, body: schemas.NewToken) -> dict[str, Any]:
+def create_token(actor: Actor, user_id: str, body: schemas.NewToken) -> Response:
     """Create a token for a user. A repeat with the same Idempotency-Key answers the same token."""
+    rates.refuse_limited_token(actor)
     key = idempotency_key()
     with transaction() as session:
-        secret, row = administration.issue_token(
+        secret, row, replayed = administration.issue_token(
             session, actor, user_id, body.name, key, rate_limit=body.rate_limit
         )
-        return {**token_object(row), "token": secret}
+        shown = {**token_object(row), "token": secret}
+    return _created(shown, replayed)
 
 
 @blueprint.post("/<user_id>/credits")
 @endpoint(access=Access.ADMIN, body=schemas.NewGrant, returns=shapes.LedgerEntry, status=201, errors=(404,),
           headers=ONCE)  # fmt: skip
-def grant(actor: Actor, user_id: str, body: schemas.NewGrant) -> dict[str, Any]:
-    """Give a user credits. A repeat with the same Idempotency-Key answers the same ledger entry."""
+def grant(actor: Actor, user_id: str, body: schemas.NewGrant) -> Response:
+    """Give a user credits. A repeat with the same Idempotency-Key, whenever it comes, answers the same ledger entry."""
     key = idempotency_key()
     with transaction() as session:
-        return entry_object(
-            administration.grant(session, actor, user_id, body.amount, note=body.note, key=key)
-        )
+        entry, replayed = administration.grant(session, actor, user_id, body.amount, note=body.note, key=key)
+        shown = entry_object(entry)
+    return _created(shown, replayed)
+
+
+def _created(shown: dict[str, Any], replayed: bool) -> Response:
+    return answer(shown, 201, REPLAYED if replayed else {})

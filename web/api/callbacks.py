@@ -10,8 +10,8 @@ from common.db import reading, transaction
 from common.errors import AppError, BadSignature, NotFound
 from common.services import callbacks, jobs
 from web import shapes
-from web.endpoints import SMALL_BODY, Access, endpoint
-from web.parsing import check_values, parse_json, raw_body
+from web.endpoints import Access, endpoint
+from web.parsing import SMALL_BODY, check_values, parse_json, raw_body
 
 blueprint = Blueprint("callbacks", __name__)
 

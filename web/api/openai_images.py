@@ -14,7 +14,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from common.db import reading, transaction
-from common.errors import InvalidInput, StorageUnavailable, Unavailable
+from common.errors import InvalidInput, StorageUnavailable, TooLarge, Unavailable
 from common.providers.base import ModelSpec
 from common.services import jobs
 from common.services.jobs import NewJob, Once
@@ -23,14 +23,15 @@ from common.services.users import Actor
 from common.storage import storage
 from common.words import TERMINAL, ErrorCode, Status
 from web import schemas, shapes
-from web.answers import answer, error_object
+from web.answers import REPLAYED, answer, error_object
 from web.api.openai_mapping import model_of, new_job, require_neutral, size_of
-from web.api.submissions import HEADERS, once
+from web.api.submissions import HEADERS, once_each
 from web.endpoints import Access, endpoint
 from web.live import until_finished
 
 HOLD_S = 50.0  # Heroku's router gives up after 55
 MOST_BYTES = 32 * 1024 * 1024  # of a picture that is answered in base64
+MOST_CHARACTERS = 64 * 1024 * 1024  # of the inputs of all jobs that one call makes: each has its own copy
 NO_RETRY = {"x-should-retry": "false"}
 _NOT_OURS = ("background", "complexity", "frame_count", "frame_duration_ms", "input_fidelity", "markup", "moderation",
              "output_compression", "partial_images", "quality", "stream", "style", "svg")  # fmt: skip
@@ -81,10 +82,28 @@ def _made(
         wanted = [new_job(spec, {**given, "n": body.n}, {})]
     else:
         wanted = [new_job(spec, given, {})] * body.n
-    keys = [once(route, body.model_dump(exclude_unset=True), number) for number in range(len(wanted))]
+    _require_bearable(wanted)
+    keys = once_each(route, body.model_dump(exclude_unset=True), len(wanted))
     job_ids, replayed = _accept(actor, list(zip(wanted, keys, strict=True)))
-    headers = {**NO_RETRY, **({"Idempotent-Replayed": "true"} if replayed else {})}
+    headers = {**NO_RETRY, **(REPLAYED if replayed else {})}
     return _awaited(actor, job_ids, body.response_format, headers)
+
+
+def _require_bearable(wanted: Sequence[NewJob]) -> None:
+    """Raises TooLarge for a file that one call would write down many times."""
+    if len(wanted) > 1 and len(wanted) * _characters(wanted[0].input) > MOST_CHARACTERS:
+        raise TooLarge(
+            f"{len(wanted)} jobs with a copy each of what was sent are too much; send the file to POST /v1/uploads "
+            "and give its id instead, or ask for fewer pictures.", param="n",
+        )  # fmt: skip
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    if isinstance(value, list):
+        return sum(map(_characters, value))
+    return len(value) if isinstance(value, str) else 0
 
 
 def _accept(actor: Actor, wanted: Sequence[tuple[NewJob, Once | None]]) -> tuple[list[str], bool]:

@@ -17,7 +17,7 @@ from common.services.presentation import artifact_object
 from common.services.users import Actor
 from common.words import TERMINAL, Status
 from web import schemas, shapes
-from web.answers import answer, listing
+from web.answers import REPLAYED, answer, listing
 from web.api.openai_mapping import DIALECT, model_of, new_job, size_of
 from web.api.submissions import HEADERS, once
 from web.endpoints import Access, endpoint
@@ -87,7 +87,7 @@ def _accepted(actor: Actor, new: NewJob, key: Once | None) -> Response:
         job, replayed = jobs.accept(session, actor, new, key)
     headers = {
         "openai-poll-after-ms": str(POLL_AFTER_MS),
-        **({"Idempotent-Replayed": "true"} if replayed else {}),
+        **(REPLAYED if replayed else {}),
     }
     return answer(_one(actor, job.id), 200, headers)
 

@@ -11,7 +11,7 @@ from common.services import schedules
 from common.services.presentation import schedule_object
 from common.services.schedules import Timing
 from common.services.users import Actor
-from web import schemas, shapes
+from web import rates, schemas, shapes
 from web.answers import JsonResponse, listing
 from web.endpoints import Access, endpoint
 
@@ -23,8 +23,10 @@ blueprint = Blueprint("schedules", __name__, url_prefix="/v1/schedules")
 def create(actor: Actor, body: schemas.NewSchedule) -> dict[str, Any]:
     """Have a job submitted again and again: by cron in a time zone, or every so many seconds.
 
-    Each due time makes one job, at the price of its day; one that cannot be accepted is told in `last_error`.
+    Each due time makes one job, at the price of its day; one that cannot be accepted is told in `last_error`. These
+    jobs do not count for rate limits, so a token that has one cannot make or change schedules.
     """
+    rates.refuse_limited_token(actor)
     when = Timing(cron=body.cron, interval_s=body.interval_s, timezone=body.timezone)
     with transaction() as session:
         made = schedules.create(
@@ -57,6 +59,7 @@ def one(actor: Actor, schedule_id: str) -> dict[str, Any]:
 @endpoint(access=Access.USER, body=schemas.ScheduleChange, returns=shapes.Schedule, errors=(404,))
 def change(actor: Actor, schedule_id: str, body: schemas.ScheduleChange) -> dict[str, Any]:
     """Change a schedule; what is absent stays."""
+    rates.refuse_limited_token(actor)
     with transaction() as session:
         changed = schedules.change(session, actor, schedule_id, body.model_dump(exclude_unset=True))
         return schedule_object(changed, schedules.next_runs(changed))

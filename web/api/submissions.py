@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from sqlalchemy.orm import Session
 
 from common.db import again, reading, transaction
 from common.services import jobs
 from common.services.jobs import NewJob, Once
 from common.services.presentation import job_object
+from common.services.repeats import Try
 from common.services.users import Actor
 from common.words import TERMINAL
-from web.answers import answer
+from web import tries
+from web.answers import REPLAYED, answer
 from web.live import until_finished
 from web.parsing import idempotency_key
 from web.schemas import JobOptions
@@ -36,24 +37,28 @@ def options(body: JobOptions) -> dict[str, Any]:
     }
 
 
-_RETRIES = "x-stainless-retry-count"  # of the SDKs that OpenAI and others generate: 0, then 1, 2 …
-_REPEATED_WITHIN = timedelta(minutes=10)
+def once(route: str, body: object) -> Once | None:
+    """What makes a repeat of the request safe: see `once_each`."""
+    return once_each(route, body, 1)[0]
 
 
-def once(route: str, body: object, number: int = 0) -> Once | None:
-    """What makes a repeat of the request safe; `number` tells apart the jobs that one request makes.
+def once_each(route: str, body: object, count: int) -> Sequence[Once | None]:
+    """What makes a repeat of the request safe, for each of the jobs that it makes.
 
-    It is the Idempotency-Key, or, for an SDK that repeats by itself and sends none, what was asked for: its first try
-    is always another request, its further ones are that first try's if it came at all.
+    It is the Idempotency-Key, or, for an SDK that repeats by itself and sends none, what was asked for and the number
+    of the try.
     """
-    route = f"{route} {number}" if number else route
-    key, retries = idempotency_key(), request.headers.get(_RETRIES, "")
-    if key is not None:
-        return Once(route, key, fingerprint(body))
-    if not (retries.isdecimal() and len(retries) < 4):
-        return None
+    key, number = idempotency_key(), tries.number()
+    if key is None and number is None:
+        return [None] * count
     asked = fingerprint(body)
-    return Once(f"sdk {route}", asked, asked, lives=_REPEATED_WITHIN, anew=int(retries) == 0)
+    routes = [route, *(f"{route} {each}" for each in range(1, count))]
+    if key is not None:
+        return [Once(each, key, asked) for each in routes]
+    assert number is not None
+    refused = tries.was_refused()
+    tried = [Try(fingerprint([each, asked]), number, refused) for each in routes]
+    return [Once(each, "", asked, this) for each, this in zip(routes, tried, strict=True)]
 
 
 def fingerprint(body: object) -> str:
@@ -72,7 +77,7 @@ def submit(actor: Actor, key: Once | None, accept: Callable[[Session], tuple[Any
         shown = job_object(job, jobs.artifacts(session, [job.id])[job.id] if replayed else [])
     headers = {"Location": f"/v1/jobs/{shown['id']}"}
     if replayed:
-        headers["Idempotent-Replayed"] = "true"
+        headers |= REPLAYED
     wait_s = preferred_wait_s()
     if not wait_s:
         return answer(shown, 202, headers)
@@ -93,4 +98,4 @@ def show(actor: Actor, job_id: str) -> dict[str, Any]:
     return again(read)  # the job may have been written before, in a transaction of its own
 
 
-__all__ = ["HEADERS", "NewJob", "fingerprint", "once", "options", "show", "submit"]
+__all__ = ["HEADERS", "NewJob", "fingerprint", "once", "once_each", "options", "show", "submit"]

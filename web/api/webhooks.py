@@ -90,7 +90,9 @@ def rotate(actor: Actor, endpoint_id: str, body: schemas.SecretRotation) -> dict
 
 
 @blueprint.post("/webhook_endpoints/<endpoint_id>/test")
-@endpoint(access=Access.USER, body=schemas.WebhookTest, returns=shapes.WebhookTestResult, errors=(404, 409))
+@endpoint(
+    access=Access.SUBMITTER, body=schemas.WebhookTest, returns=shapes.WebhookTestResult, errors=(404, 409)
+)
 def test(actor: Actor, endpoint_id: str, body: schemas.WebhookTest) -> dict[str, Any]:
     """Send a sample event and answer what the receiver said; 409 where it could not be reached."""
     with transaction() as session:

@@ -199,6 +199,18 @@ def test_credits_are_granted_once_per_key(admin: Api, user: Api, other: Api, key
     assert (user.credits(), other.credits()) == ((1500, 0), (1000, 0))
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("tokens", {"name": "Ann"}), ("credits", {"amount": 5})], ids=["token", "grant"]
+)
+def test_an_answer_that_repeats_says_so(
+    admin: Api, user: Api, key: dict[str, str], path: str, body: dict[str, object]
+) -> None:
+    first, second = (admin.ask("POST", f"/v1/admin/users/{user.user_id}/{path}", body, key) for _ in range(2))
+    assert (first.status, second.status, second.json == first.json) == (201, 201, True)
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+
+
 def test_without_a_key_every_grant_counts(admin: Api, user: Api) -> None:
     for _ in range(2):
         admin.post(f"/v1/admin/users/{user.user_id}/credits", {"amount": 5})

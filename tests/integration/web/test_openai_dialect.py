@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ import openai
 import pytest
 from flask import Flask
 from openai import OpenAI
+from sqlalchemy import update
 
+from common import clock
 from common.db import transaction
-from common.models import Artifact, Job
-from common.services import lifecycle
+from common.errors import Unavailable
+from common.models import Artifact, IdempotencyKey, Job
+from common.services import jobs, lifecycle, repeats
+from common.settings import settings
 from common.storage import storage
 from common.words import TERMINAL, ErrorCode, Status
 from tests.infrastructure.children import wait_until
+from tests.infrastructure.client import Answer
 from tests.integration.web.api import Api
 from tests.integration.web.jobs import jobs_of, succeed
+from tests.simulators.media import png
+from web import rates
 from web.api import openai_images
 
 PNG = base64.b64decode(
@@ -203,6 +211,24 @@ def test_an_edit_with_files(sdk: Callable[..., OpenAI], user: Api, ending: Any) 
     assert jobs_of(user)[1].input["images"] == [url, url]
 
 
+def test_many_pictures_from_one_large_file_need_an_upload(
+    sdk: Callable[..., OpenAI], user: Api, ending: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_images, "MOST_CHARACTERS", 3 * 4 * 30_000)
+    large = png("a large one", 100, 100) + bytes(3 * 30_000)
+    with pytest.raises(openai.APIStatusError) as refused:
+        sdk().images.edit(model="flux/kontext-pro", prompt="snow", image=("a.png", large), n=3)
+    assert (refused.value.status_code, refused.value.param) == (413, "n")
+    assert ("/v1/uploads" in str(refused.value), jobs_of(user)) == (True, [])
+    upload = user.ask("POST", "/v1/uploads", large, {"Content-Type": "application/octet-stream"}).json["id"]
+    ending(succeed, 3)
+    made = user.ask(
+        "POST", "/v1/images/edits", {"model": "flux/kontext-pro", "prompt": "snow", "image": upload, "n": 3}
+    )
+    assert made.status == 200
+    assert [job.input["image"] for job in jobs_of(user)] == [upload] * 3
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [
@@ -265,6 +291,90 @@ def test_our_own_submit_is_protected_as_well(user: Api) -> None:
     assert (again.json["id"], again.headers["idempotent-replayed"]) == (first.json["id"], "true")
     other = user.ask("POST", "/v1/jobs", {**body, "priority": 1}, {"x-stainless-retry-count": "1"})
     assert other.json["id"] != first.json["id"]
+
+
+def tried(user: Api, number: int, path: str = "/v1/videos", **more: Any) -> Answer:
+    """The same call, as an SDK sends it the how manieth time."""
+    body = {"model": KLING, "prompt": "rain", **more}
+    return user.ask("POST", path, body, {"x-stainless-retry-count": str(number)})
+
+
+def test_equal_calls_whose_answers_are_all_lost_get_a_job_each(user: Api) -> None:
+    made = [tried(user, 0).json["id"] for _ in range(4)]
+    assert len(set(made)) == 4
+    for number in (1, 2):
+        again = [tried(user, number) for _ in range(4)]
+        assert sorted(answer.json["id"] for answer in again) == sorted(made)
+        assert all(answer.headers["idempotent-replayed"] == "true" for answer in again)
+    assert len(jobs_of(user)) == 4
+
+
+def test_calls_one_after_the_other_get_the_latest_job(user: Api) -> None:
+    tried(user, 0)
+    second = tried(user, 0).json["id"]
+    assert [tried(user, number).json["id"] for number in (1, 2)] == [second, second]
+    third = tried(user, 0).json["id"]
+    assert tried(user, 1).json["id"] == third
+
+
+def test_a_first_try_that_its_repeat_overtook_gets_its_job_once(user: Api) -> None:
+    made = tried(user, 1).json["id"]
+    late = tried(user, 0)
+    assert (late.json["id"], late.headers["idempotent-replayed"]) == (made, "true")
+    assert tried(user, 0).json["id"] != made
+    assert len(jobs_of(user)) == 2
+
+
+@pytest.mark.parametrize(
+    ("age", "number", "expected"),
+    [(repeats.OVERTAKEN_BY, 0, 2), (repeats.REPEATED_WITHIN, 1, 2), (repeats.OVERTAKEN_BY, 1, 1)],
+)
+def test_tries_are_remembered_for_a_while(user: Api, age: timedelta, number: int, expected: int) -> None:
+    tried(user, 1)
+    with transaction() as session:
+        session.execute(
+            update(IdempotencyKey)
+            .where(IdempotencyKey.user_id == user.user_id)
+            .values(created_at=clock.now() - age - timedelta(seconds=1))
+        )
+    tried(user, number)
+    assert len(jobs_of(user)) == expected
+
+
+def test_the_repeat_of_a_call_over_the_limit_is_no_repeat_of_another(
+    user: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = settings().model_copy(update={"rate_limit_submits": "1/hour"})
+    first = tried(user, 0).json["id"]
+    with monkeypatch.context() as patch:
+        patch.setattr(rates, "settings", lambda: none)
+        assert tried(user, 0, prompt="fog").status == 200
+        assert tried(user, 0).status == tried(user, 1).status == 429
+        assert tried(user, 0, prompt="snow").status == 429
+    second = tried(user, 2)
+    assert (second.status, "idempotent-replayed" in second.headers) == (200, False)
+    assert tried(user, 1).json["id"] == first  # the answer to the first call was lost
+    assert tried(user, 3).json["id"] == second.json["id"]
+    assert len(jobs_of(user)) == 3
+
+
+def test_the_repeat_of_a_call_that_failed_is_no_repeat_of_another(
+    user: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise Unavailable
+
+    pictures = {"path": "/v1/images/generations", "model": FLUX, "n": 2}
+    monkeypatch.setattr(openai_images, "HOLD_S", 0.01)
+    tried(user, 0, **pictures)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "accept", fail)
+        assert [tried(user, number, **pictures).status for number in (0, 1)] == [503, 503]
+    assert "idempotent-replayed" not in tried(user, 2, **pictures).headers
+    assert len(jobs_of(user)) == 4
+    assert "idempotent-replayed" in tried(user, 1, **pictures).headers
+    tried(user, 0, **pictures)
+    assert len(jobs_of(user)) == 6
 
 
 # ---------------------------------------------------------------- films

@@ -13,6 +13,7 @@ from common.settings import settings
 from tests.infrastructure.children import free_port
 from tests.infrastructure.valkey import Valkey
 from tests.integration.web.api import Api
+from tests.integration.web.conftest import MakeUser
 from tests.integration.web.jobs import BODY
 from web import rates
 
@@ -75,3 +76,30 @@ def test_a_token_may_have_a_limit_of_its_own(app: Flask, user: Api) -> None:
     assert lent.ask("POST", "/v1/jobs", BODY).status == 429
     assert user.ask("POST", "/v1/jobs", BODY).headers["x-ratelimit-remaining-requests"] == "0"
     assert user.ask("POST", "/v1/tokens", {"name": "x", "rate_limit": "often"}).status == 422
+
+
+def test_a_token_with_a_limit_makes_nothing_that_would_go_round_it(
+    app: Flask, user: Api, admin: Api, make_user: MakeUser
+) -> None:
+    lent = Api(user.post("/v1/tokens", {"name": "lent", "rate_limit": "1/hour"})["token"], app=app)
+    hourly = {"job": BODY, "interval_s": 3600}
+    own = user.post("/v1/schedules", {**hourly, "enabled": False})["id"]
+    for method, path, body in (
+        ("POST", "/v1/tokens", {"name": "free"}),
+        ("POST", "/v1/tokens", {"name": "slow", "rate_limit": "1/day"}),
+        ("POST", "/v1/schedules", hourly),
+        ("PATCH", f"/v1/schedules/{own}", {"enabled": True}),
+    ):
+        refused = lent.ask(method, path, body)
+        assert (refused.status, refused.json["error"]["code"]) == (403, "permission_denied")
+    chief = Api(admin.post("/v1/tokens", {"name": "lent", "rate_limit": "1/hour"})["token"], app=app)
+    path = f"/v1/admin/users/{make_user().user_id}/tokens"
+    assert chief.ask("POST", path, {"name": "free"}).status == 403
+    assert user.ask("PATCH", f"/v1/schedules/{own}", {"name": "mine"}).status == 200
+    assert user.ask("DELETE", f"/v1/schedules/{own}").status == 204
+
+
+def test_samples_for_webhooks_are_counted(user: Api) -> None:
+    path = "/v1/webhook_endpoints/nobodys/test"
+    answers = [user.ask("POST", path, {"event_type": "job.failed"}).status for _ in range(4)]
+    assert answers == [404, 404, 404, 429]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from itertools import islice, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import update
 
 from common import clock
@@ -72,6 +75,52 @@ def test_cron_is_told_by_the_clock_of_its_zone(
     assert moments(timing, since, len(expected)) == expected
 
 
+HOURS_OF_CHANGE = [  # clocks are set back or forward at these, by an hour, half an hour or two
+    ("Europe/Berlin", datetime(2027, 10, 31, 1, tzinfo=UTC)),
+    ("Europe/Berlin", datetime(2027, 3, 28, 1, tzinfo=UTC)),
+    ("America/New_York", datetime(2027, 11, 7, 6, tzinfo=UTC)),
+    ("America/New_York", datetime(2027, 3, 14, 7, tzinfo=UTC)),
+    ("Australia/Lord_Howe", datetime(2027, 4, 3, 15, tzinfo=UTC)),
+    ("Australia/Lord_Howe", datetime(2027, 10, 2, 15, 30, tzinfo=UTC)),
+    ("America/Havana", datetime(2027, 11, 7, 5, tzinfo=UTC)),
+    ("Antarctica/Troll", datetime(2027, 10, 31, 1, tzinfo=UTC)),
+]
+
+
+@pytest.mark.parametrize(("timezone", "changes"), HOURS_OF_CHANGE)
+@pytest.mark.parametrize("cron", ["30 2 * * *", "0-59 1-3 * * *", "15,45 0,1,2 * * *", "*/7 * * * *"])
+def test_a_due_time_lies_ahead_while_the_clocks_are_changed(
+    timezone: str, changes: datetime, cron: str
+) -> None:
+    timing = Timing(cron=cron, interval_s=None, timezone=timezone)
+    for minutes in range(-180, 181, 7):
+        moment = changes.timestamp() + minutes * 60
+        found = [moment, *islice(timing.after(moment), 5)]
+        assert len(found) == 6
+        assert all(before < after for before, after in pairwise(found)), (minutes, found)
+
+
+def _field(least: int, most: int) -> st.SearchStrategy[str]:
+    number = st.integers(least, most)
+    return st.one_of(
+        st.just("*"), number.map(str), st.integers(1, most).map("*/{}".format),
+        st.tuples(number, number).map(lambda ends: "{}-{}".format(*sorted(ends))),
+    )  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    cron=st.tuples(_field(0, 59), _field(0, 23), _field(1, 28), st.just("*"), _field(0, 6)).map(" ".join),
+    change=st.sampled_from(HOURS_OF_CHANGE),
+    away_s=st.integers(-14_400, 14_400) | st.integers(0, 3 * 365 * 86_400),
+)
+def test_a_due_time_lies_ahead_of_any_moment(cron: str, change: tuple[str, datetime], away_s: float) -> None:
+    moment = change[1].timestamp() + away_s
+    found = [moment, *islice(Timing(cron=cron, interval_s=None, timezone=change[0]).after(moment), 3)]
+    assert len(found) == 4
+    assert all(before < after for before, after in pairwise(found))
+
+
 def test_intervals_keep_their_beat() -> None:
     timing = Timing(cron=None, interval_s=60, timezone="UTC")
     found = timing.after(1000.0, begun=910.0)
@@ -87,7 +136,7 @@ def test_intervals_keep_their_beat() -> None:
         ({"interval_s": None, "cron": "61 * * * *"}, "cron"),
         ({"interval_s": None, "cron": "* * * * * *"}, "cron"),
         ({"interval_s": None, "cron": "0 0 31 2 *"}, "cron"),
-        ({"interval_s": 0}, "interval_s"),
+        ({"interval_s": 59}, "interval_s"),
         ({"timezone": "Mars/Base"}, "timezone"),
         ({"timezone": "../../etc/passwd"}, "timezone"),
         ({"job": {"model": "nobody/knows", "input": {}}}, "job.model"),
@@ -152,6 +201,28 @@ def test_each_due_time_makes_one_job(user: Api) -> None:
     shown = user.get(f"/v1/schedules/{made['id']}")
     assert (shown["runs"], shown["last_job_id"], shown["last_error"]) == (1, job.id, None)
     assert shown["next_runs"][0] > shown["last_run_at"]
+
+
+def test_nothing_is_due_twice_in_the_hour_that_clocks_repeat(
+    user: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime(2027, 10, 31, 1, 10, tzinfo=UTC)  # 02:10 in Berlin, for the second time
+    made = schedule(user, interval_s=None, cron="30 2 * * *", timezone="Europe/Berlin")
+    monkeypatch.setattr(clock, "epoch", now.timestamp)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    let_it_be(made["id"], 2400)
+    with transaction() as session:
+        assert [schedules.run_one(session) for _ in range(3)] == [True, False, False]
+    assert len(jobs_of(user)) == 1
+
+
+def test_a_time_that_is_no_later_is_not_believed(user: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = schedule(user)
+    let_it_be(made["id"], 1)
+    monkeypatch.setattr(Timing, "after", lambda *_: iter([clock.epoch() - 5]))
+    with transaction() as session:
+        assert [schedules.run_one(session) for _ in range(3)] == [True, False, False]
+    assert len(jobs_of(user)) == 1
 
 
 @pytest.mark.parametrize(("catch_up", "expected"), [(True, 1), (False, 0)])

@@ -50,6 +50,20 @@ def test_an_sdk_that_asks_again_before_it_was_heard_makes_one_job(user: Api) -> 
     require_one_job(user, {"x-stainless-retry-count": "1"})
 
 
+def test_equal_calls_of_an_sdk_at_both_workers_get_a_job_each(user: Api) -> None:
+    def tries(number: int) -> list[str]:
+        header = {"x-stainless-retry-count": str(number)}
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: user.ask("POST", "/v1/jobs", BODY, header), range(12)))
+        assert {answer.status for answer in answers} == {202}
+        return sorted(answer.json["id"] for answer in answers)
+
+    made = tries(0)
+    assert len(set(made)) == 12
+    assert tries(1) == tries(2) == made
+    assert user.credits() == (1000 - 12 * PRICE, 12 * PRICE)
+
+
 def require_one_job(user: Api, key: dict[str, str]) -> None:
     """However often it is asked for at once."""
     with ThreadPoolExecutor(16) as pool:
