@@ -188,6 +188,12 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def submits_a_minute(self) -> float:
+        """RATE_LIMIT_SUBMITS as a pace."""
+        amount, _, window = self.rate_limit_submits.partition("/")
+        return int(amount) / {"second": 1 / 60, "minute": 1, "hour": 60, "day": 1440}[window]
+
+    @property
     def is_sqlite(self) -> bool:
         return self.database_url.startswith("sqlite")
 

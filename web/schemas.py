@@ -12,7 +12,6 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from common.ids import ID_LENGTH
 from common.services.credits import MAX_AMOUNT, MAX_WEIGHT
 from common.services.jobs import LONGEST_DEADLINE_S
-from common.services.schedules import LEAST_S
 from common.words import Delivery, EventType, Status
 
 METADATA_BYTES = 16_384
@@ -171,7 +170,7 @@ class NewSchedule(Body):
 
     name: Annotated[str, Field(max_length=255)] = ""
     cron: Annotated[str, Field(max_length=255, examples=["30 9 * * MON-FRI"])] | None = None
-    interval_s: Annotated[int, Field(ge=LEAST_S, le=31_536_000)] | None = None
+    interval_s: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     timezone: Annotated[str, Field(max_length=64, examples=["Europe/Berlin"])] = "UTC"
     job: NewJob
     enabled: bool = True

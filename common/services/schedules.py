@@ -25,11 +25,12 @@ from common.models import Schedule
 from common.services import catalog, jobs, users
 from common.services.jobs import NewJob
 from common.services.users import Actor
+from common.settings import settings
 
 MOST_SCHEDULES = 100  # of one user
 SHOWN_RUNS = 5
-LEAST_S = 60  # between two runs of a schedule
 LATE_S = 60.0  # what was due longer ago has been missed, and is caught up with or not
+_LATER_S = 60.0  # when a due time turns out not to lie ahead
 _FIELDS = 5  # of a cron expression
 _MOST_PASSED = (
     3000  # due times in a row that are over: more than any zone's clock was ever set back by, in minutes
@@ -60,6 +61,11 @@ class Timing:
             raise InvalidInput(f"This is no cron expression: {error}.", param="cron") from None
         if first is None:
             raise InvalidInput("This is never due.", param="cron")
+
+    def runs_a_minute(self, moment: float) -> float:
+        """How often it is due, by its next few times."""
+        found = list(islice(self.after(moment), SHOWN_RUNS))
+        return 60.0 * (len(found) - 1) / (found[-1] - found[0]) if len(found) > 1 else 0.0
 
     def after(self, moment: float, begun: float | None = None) -> Iterator[float]:
         """Its due times after a moment, rising, in epoch seconds; intervals count from `begun`."""
@@ -131,7 +137,17 @@ def create(
     )  # fmt: skip
     session.add(schedule)
     session.flush()
+    _check_pace(session, actor.user_id)
     return schedule
+
+
+def _check_pace(session: Session, user_id: str) -> None:
+    """What runs by the clock is not counted where submits are, so all of a user's schedules together keep below it."""
+    most = settings().submits_a_minute
+    enabled = session.scalars(select(Schedule).where(Schedule.user_id == user_id, Schedule.enabled))
+    if sum(timing(schedule).runs_a_minute(clock.epoch()) for schedule in enabled) > most:
+        raise InvalidInput(f"All your schedules together would run more than {most:g} times a minute.",
+                           param="interval_s")  # fmt: skip
 
 
 def _check_job(session: Session, job: dict[str, Any]) -> None:
@@ -177,6 +193,8 @@ def change(session: Session, actor: Actor, schedule_id: str, changes: dict[str, 
         schedule.next_at = next(timing(schedule).after(clock.epoch())) if schedule.enabled else None
     schedule.updated_at = clock.now()
     session.flush()
+    if (timing(schedule), schedule.enabled) != before:
+        _check_pace(session, actor.user_id)
     return schedule
 
 
@@ -221,7 +239,7 @@ def run_one(session: Session) -> bool:
 def _following(schedule: Schedule, now: float) -> float | None:
     """Its next time, which lies ahead whatever the clocks do: one due at once would run again and again."""
     found = next(timing(schedule).after(now, schedule.next_at), None)
-    return found if found is None or found > now else now + LEAST_S
+    return found if found is None or found > now else now + _LATER_S
 
 
 def _submit(session: Session, schedule: Schedule) -> None:

@@ -136,7 +136,7 @@ def test_intervals_keep_their_beat() -> None:
         ({"interval_s": None, "cron": "61 * * * *"}, "cron"),
         ({"interval_s": None, "cron": "* * * * * *"}, "cron"),
         ({"interval_s": None, "cron": "0 0 31 2 *"}, "cron"),
-        ({"interval_s": 59}, "interval_s"),
+        ({"interval_s": 0}, "interval_s"),
         ({"timezone": "Mars/Base"}, "timezone"),
         ({"timezone": "../../etc/passwd"}, "timezone"),
         ({"job": {"model": "nobody/knows", "input": {}}}, "job.model"),
@@ -181,6 +181,26 @@ def test_there_is_a_limit(user: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedules, "MOST_SCHEDULES", 1)
     schedule(user)
     assert user.ask("POST", "/v1/schedules", HOURLY).status == 409
+
+
+def test_all_of_a_user_keep_below_the_limit_of_submits(user: Api) -> None:
+    often = {"job": BODY, "interval_s": 1}
+    made = [schedule(user, **often) for _ in range(10)]  # 600 a minute
+    refused = user.ask("POST", "/v1/schedules", HOURLY)
+    assert (refused.status, refused.json["error"]["param"]) == (422, "interval_s")
+    assert user.ask("PATCH", f"/v1/schedules/{made[0]['id']}", {"enabled": False}).status == 200
+    schedule(user)
+    assert user.ask("PATCH", f"/v1/schedules/{made[0]['id']}", {"enabled": True}).status == 422
+    assert len(user.get("/v1/schedules")["data"]) == 11
+
+
+@pytest.mark.parametrize(
+    ("cron", "pace"),
+    [("* * * * *", 1.0), ("0 * * * *", 1 / 60), ("30 9 * * *", 1 / 1440), ("0 0 29 2 *", 0.0)],
+)
+def test_how_often_a_cron_is_due(cron: str, pace: float) -> None:
+    timing = Timing(cron=cron, interval_s=None, timezone="UTC")
+    assert timing.runs_a_minute(1_790_000_000.0) == pytest.approx(pace, abs=1e-5)
 
 
 # ---------------------------------------------------------------- running
