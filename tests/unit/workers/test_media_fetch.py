@@ -450,7 +450,7 @@ def test_redirect_inside_is_refused(
 
 
 async def _refuse(*_: object, **__: object) -> None:
-    from workers.addresses import AddressRefused
+    from common.addresses import AddressRefused
 
     raise AddressRefused
 
