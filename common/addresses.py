@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 _NO_HOST = "the host is not a valid name"
 _LONGEST_NAME = 253  # RFC 1035, section 2.3.4, as text
-_LABEL = re.compile(r"[a-z0-9_-]{1,63}")  # the underscore is no host's by the book, but Docker's and many another's
+_LABEL = re.compile(
+    r"[a-z0-9_-]{1,63}"
+)  # the underscore is no host's by the book, but Docker's and many another's
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # as a last label (WHATWG URL, "ends in a number")
 
 # IANA's special-purpose registry, and one address that only looks public.

@@ -123,9 +123,21 @@ def test_what_a_worker_would_call_may_be_named(url: str) -> None:
 
 
 def test_the_door_knows_private_addresses_when_they_are_allowed() -> None:
-    for url in ("http://127.0.0.1:9000/x", "http://localhost/", "http://[fe80::1%25eth0]/", "http://receiver:80/"):
+    for url in (
+        "http://127.0.0.1:9000/x",
+        "http://localhost/",
+        "http://[fe80::1%25eth0]/",
+        "http://receiver:80/",
+    ):
         written.check_url(url, allow_private=True)
-    for url in ("ftp://127.0.0.1/", "http://a:b@127.0.0.1/", "http://127.1/", "http://a..b/", "http://a:0/", "http://[v1.abc]/"):
+    for url in (
+        "ftp://127.0.0.1/",
+        "http://a:b@127.0.0.1/",
+        "http://127.1/",
+        "http://a..b/",
+        "http://a:0/",
+        "http://[v1.abc]/",
+    ):
         with pytest.raises(AddressRefused):
             written.check_url(url, allow_private=True)
 
