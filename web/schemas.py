@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from common.addresses import AddressRefused, check_url
 from common.ids import ID_LENGTH
 from common.services.credits import MAX_AMOUNT, MAX_WEIGHT
 from common.services.jobs import LONGEST_DEADLINE_S
+from common.settings import settings
 from common.words import Delivery, EventType, Status
 
 METADATA_BYTES = 16_384
@@ -43,13 +45,17 @@ def _example(**fields: Any) -> ConfigDict:
 
 def _web_url(url: str) -> str:
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or re.search(r"[\s\x00-\x1f\x7f\\]", url):
-        raise ValueError("must be an http:// or https:// address")
+        check_url(url, allow_private=settings().allow_private_addresses)
+    except AddressRefused as error:
+        raise ValueError(f"must be an http:// or https:// address that can be called: {error}") from None
     return url
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a moment of the years 1 to 9999 in UTC") from None
 
 
 def _small(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -97,10 +103,16 @@ Anything = Annotated[Any, Field(description="An object that fits the model's inp
 # ---------------------------------------------------------------- jobs
 
 
+_TOLD = (
+    "Who is told when the job ends. The event holds the job; a picture that its input gave inline is only named there, "
+    "by its beginning and its length"
+)
+
+
 class JobOptions(Body):
     """What may be said about a job besides its model and input."""
 
-    webhook_url: WebUrl | None = None
+    webhook_url: Annotated[WebUrl | None, Field(description=_TOLD)] = None
     metadata: Metadata | None = None
     priority: Priority = 0
     deadline_s: Deadline | None = None
@@ -428,7 +440,10 @@ EventTypes = Annotated[
 
 
 class NewWebhookEndpoint(Body):
-    """A webhook endpoint to create. Without `event_types` it is told everything."""
+    """A webhook endpoint to create. Without `event_types` it is told everything.
+
+    Events hold the job; pictures that its input gave inline are only named there, by their beginning and length.
+    """
 
     model_config = _example(
         url="https://example.com/hook", name="my hook", event_types=["video.completed", "video.failed"]
@@ -471,7 +486,7 @@ class WebhookReplay(Body):
 
     model_config = _example(since="2026-11-24T20:00:00Z")
 
-    since: Annotated[AwareDatetime, Field(strict=False)]
+    since: Annotated[AwareDatetime, Field(strict=False), AfterValidator(_in_utc)]
     delivered: bool = False
 
 

@@ -252,7 +252,7 @@ class WebhookEndpoint(Shape):
     paused_until: datetime | None = Field(
         description="After several failures in a row it is left alone until then"
     )
-    signing_secret_hint: str
+    signing_secret_hint: str | None = Field(description="None where the secret cannot be read any more")
     created_at: int
     updated_at: int
 

@@ -147,6 +147,10 @@ class Flow(ABC, Generic[C, V]):
         """How many claims are being worked on."""
         return len(self._in_flight)
 
+    def held(self) -> list[C]:
+        """What is being worked on."""
+        return [claim for claim, _ in self._in_flight.values()]
+
     async def close(self, within_s: float) -> None:
         """Nothing new; write down what is answered in time; what may be cut is handed on, the rest keeps its lease."""
         if self.may_be_cut:

@@ -16,9 +16,10 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from common.addresses import AddressRefused
 from common.providers.base import Http, NotSent, Reply, Unanswered
 from common.settings import settings
-from workers.addresses import AddressRefused, check_url, connector
+from workers.addresses import check_url, connector
 from workers.bodies import bytes_body, json_body
 from workers.room import INLINE
 
@@ -43,6 +44,7 @@ _NEVER_SENT = (
     aiohttp.ClientConnectorError,  # unresolved, refused, TLS handshake failed
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
+    UnicodeError,  # a host that cannot be written as a name
 )
 
 

@@ -85,12 +85,14 @@ def given(values: Mapping[str, Any]) -> JsonObject:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def retry_after_s(reply: Reply, at_least: float | None = None) -> float | None:
+def retry_after_s(
+    reply: Reply, at_least: float | None = None, longest_s: float = LONGEST_PAUSE_S
+) -> float | None:
     """How long the server asks us to wait (Retry-After: seconds or a date), or `at_least` where it says less."""
     asked = _asked_pause_s(reply.headers.get("retry-after", ""))
     if asked is None:
         return at_least
-    return min(max(asked, at_least or 0.0), LONGEST_PAUSE_S)
+    return min(max(asked, at_least or 0.0), longest_s)
 
 
 def _asked_pause_s(header: str) -> float | None:

@@ -23,6 +23,9 @@ from common.settings import settings
 from common.storage import storage
 from common.words import Delivery, EventType
 
+_LONGEST_TEXT = 32_000  # characters: a prompt; what is longer is a picture in base64
+_HEAD = 64  # characters that are shown of it
+
 
 def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, Any]:
     """A job as the API shows it (DESIGN section 6)."""
@@ -51,6 +54,21 @@ def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, A
         "finished_at": iso(job.finished_at),
         "urls": {"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel"},
     }
+
+
+def told_job_object(job: Job, artifacts: list[Artifact]) -> dict[str, Any]:
+    """A job as events tell it: what was given inline is only named, by its beginning and its length."""
+    return {**job_object(job, artifacts), "input": _in_brief(job.input)}
+
+
+def _in_brief(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _in_brief(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_in_brief(inner) for inner in value]
+    if not isinstance(value, str) or len(value) <= (_HEAD if value.startswith("data:") else _LONGEST_TEXT):
+        return value
+    return f"{value[:_HEAD]}… ({len(value)} characters)"
 
 
 def artifact_object(artifact: Artifact) -> dict[str, Any]:

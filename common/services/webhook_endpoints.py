@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from common import clock
-from common.crypto import seal, unseal
+from common import addresses, clock
+from common.crypto import CannotDecrypt, seal, unseal
 from common.errors import Conflict, InvalidInput, NotFound
 from common.ids import new_id
 from common.models import WebhookDelivery, WebhookEndpoint, WebhookSecret
@@ -55,19 +54,14 @@ def create(
 
 
 def check_url(url: str, *, param: str) -> None:
-    """Raise InvalidInput for an address that no delivery could reach: one that is plainly private.
+    """Raise InvalidInput for an address that no delivery could reach, as far as it says so itself.
 
-    A name may still lead to one; workers refuse that when they connect.
+    A name may still lead to a private one; workers refuse that when they connect.
     """
-    if settings().allow_private_addresses:
-        return
-    host = (urlsplit(url).hostname or "").rstrip(".")
     try:
-        is_private = not ipaddress.ip_address(host).is_global
-    except ValueError:
-        is_private = host == "localhost" or host.endswith(".localhost")
-    if is_private:
-        raise InvalidInput("Webhooks are not sent to private addresses.", param=param)
+        addresses.check_url(url, allow_private=settings().allow_private_addresses)
+    except addresses.AddressRefused as error:
+        raise InvalidInput(f"No webhook can be sent there: {error}", param=param) from None
 
 
 def get(session: Session, actor: Actor, endpoint_id: str) -> WebhookEndpoint:
@@ -92,7 +86,7 @@ def page(
 def change(session: Session, actor: Actor, endpoint_id: str, changes: dict[str, Any]) -> WebhookEndpoint:
     """Change `url`, `name`, `event_types` or `enabled`. Switching it on again forgives what went wrong.
 
-    Raises NotFound or InvalidInput.
+    What is still owed to it goes to its new URL. Raises NotFound or InvalidInput.
     """
     endpoint = get(session, actor, endpoint_id)
     if "url" in changes:
@@ -102,6 +96,12 @@ def change(session: Session, actor: Actor, endpoint_id: str, changes: dict[str, 
     changed = {name: value for name, value in changes.items() if getattr(endpoint, name) != value}
     if not changed:
         return endpoint
+    if "url" in changed:  # before the endpoint's own row is written: workers lock in this order, too
+        session.execute(
+            update(WebhookDelivery)
+            .where(WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.status == Delivery.PENDING)
+            .values(url=changed["url"])
+        )
     for name, value in changed.items():
         setattr(endpoint, name, value)
     if "enabled" in changed or "url" in changed:
@@ -147,8 +147,14 @@ def rotate(
 
 
 def own_secret(session: Session, user_id: str) -> str:
-    """What signs the webhooks of this user's jobs that name a URL of their own; made at first use."""
-    return _shown(_own(session, user_id).secret)
+    """What signs the webhooks of this user's jobs that name a URL of their own; made at first use.
+
+    Raises Conflict where it cannot be read.
+    """
+    try:
+        return _shown(_own(session, user_id).secret)
+    except CannotDecrypt:
+        raise Conflict("Your webhook secret cannot be read any more; rotate it.") from None
 
 
 def rotate_own(session: Session, user_id: str, *, keep_old: bool) -> str:
@@ -160,17 +166,26 @@ def rotate_own(session: Session, user_id: str, *, keep_old: bool) -> str:
 
 
 def signing(session: Session, user_id: str, endpoint_id: str | None) -> list[str]:
-    """The secrets that a delivery is signed with: its endpoint's, or the user's; two while one is being replaced."""
+    """The secrets that a delivery is signed with: its endpoint's, or the user's; two while one is being replaced.
+
+    Empty where the endpoint is gone. Raises CannotDecrypt.
+    """
     row = session.get(WebhookEndpoint, endpoint_id) if endpoint_id else _own(session, user_id)
     if row is None:
         return []
-    overlaps = row.previous_secret and row.previous_until and row.previous_until > clock.now()
-    return [_shown(sealed) for sealed in (row.secret, row.previous_secret if overlaps else None) if sealed]
+    found = [_shown(row.secret)]
+    if row.previous_secret and row.previous_until and row.previous_until > clock.now():
+        with suppress(CannotDecrypt):  # nobody can need what nobody has
+            found.append(_shown(row.previous_secret))
+    return found
 
 
-def hint(endpoint: WebhookEndpoint) -> str:
-    """How its secret ends, to tell it from others."""
-    return f"whsec_…{_shown(endpoint.secret)[-_HINT:]}"
+def hint(endpoint: WebhookEndpoint) -> str | None:
+    """How its secret ends, to tell it from others; None where it cannot be read."""
+    try:
+        return f"whsec_…{_shown(endpoint.secret)[-_HINT:]}"
+    except CannotDecrypt:
+        return None
 
 
 def _own(session: Session, user_id: str) -> WebhookSecret:
@@ -197,23 +212,28 @@ def _shown(sealed: str) -> str:
 # ---------------------------------------------------------------- how it is doing
 
 
-def took(session: Session, endpoint_id: str) -> None:
+# What is said at an address that it has no more says nothing of it: hence the `url` of these.
+
+
+def took(session: Session, endpoint_id: str, url: str) -> None:
     """It took a delivery: whatever went wrong before is forgotten."""
     session.execute(
         update(WebhookEndpoint)
-        .where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.failures > 0)
+        .where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.url == url, WebhookEndpoint.failures > 0)
         .values(failures=0, paused_until=None)
     )
 
 
-def refused(session: Session, endpoint_id: str) -> None:
+def refused(session: Session, endpoint_id: str, url: str) -> None:
     """It did not take a delivery. After several in a row it is left alone, longer each time.
 
     What was tried at the same moment counts once.
     """
     now = clock.epoch()
     endpoint = session.scalars(
-        select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id).with_for_update()
+        select(WebhookEndpoint)
+        .where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.url == url)
+        .with_for_update()
     ).one_or_none()
     if endpoint is None or (endpoint.paused_until or 0.0) > now:
         return
@@ -223,14 +243,22 @@ def refused(session: Session, endpoint_id: str) -> None:
         endpoint.paused_until = now + min(_PAUSE_S * 2.0 ** min(beyond, 16), _LONGEST_PAUSE_S)
 
 
-def gone(session: Session, endpoint_id: str) -> None:
+def is_at(session: Session, endpoint_id: str, url: str) -> bool:
+    """Whether this is its URL still."""
+    return session.scalar(select(WebhookEndpoint.url).where(WebhookEndpoint.id == endpoint_id)) == url
+
+
+def gone(session: Session, endpoint_id: str, url: str) -> None:
     """It said that nothing shall be sent there any more (410)."""
-    session.execute(
+    closed = session.scalars(
         update(WebhookEndpoint)
-        .where(WebhookEndpoint.id == endpoint_id)
+        .where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.url == url)
         .values(enabled=False, disabled_reason="The receiver answered 410 Gone.")
-    )
-    abandon(session, endpoint_id, "The receiver answered 410 Gone before.")
+        .returning(WebhookEndpoint.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if closed:
+        abandon(session, endpoint_id, "The receiver answered 410 Gone before.")
 
 
 def can_be_tried(now: float) -> Any:

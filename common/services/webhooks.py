@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import secrets
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, Select, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from standardwebhooks import Webhook
 
 from common import clock, queue
+from common.crypto import CannotDecrypt
 from common.db import after_commit
 from common.errors import Conflict, NotFound
 from common.ids import new_id
 from common.models import Artifact, Job, WebhookDelivery, WebhookEndpoint
 from common.providers.registry import MODELS
 from common.services import midjourney_tasks, webhook_endpoints
-from common.services.presentation import job_object
+from common.services.presentation import told_job_object
 from common.services.users import Actor
 from common.settings import settings
 from common.words import TERMINAL, Delivery, EventType, Status, Step
+
+log = logging.getLogger(__name__)
 
 _GONE = 410  # the receiver says that nothing shall be sent here any more
 _SHORTEST_DELAY_S = 0.1
 _GRACE_S = 7200.0  # beyond the schedule's end, for receivers that were left alone meanwhile
 _GIVING_UP = 500  # deliveries at once
+_LOOKED_AT, _LOOKS = 200, 10  # due deliveries at a time, and how often in one claim
+MOST_BYTES = 16 * 1024 * 1024  # of bodies and of inputs read for them, in one claim
 PROGRESS = "task.progress"  # no event: what a notifyHook is told meanwhile
 _HAS_HOOK = (
     Job.dialect == midjourney_tasks.DIALECT, Job.webhook_url.is_not(None), Job.status.not_in(TERMINAL),
@@ -60,6 +68,7 @@ class Parcel:
     id: str
     token: str
     tries: int
+    user_id: str
     endpoint_id: str | None
     receiver: str
     is_tried_once: bool
@@ -71,6 +80,46 @@ class Parcel:
     def key(self) -> str:
         """The row's id."""
         return self.id
+
+
+@dataclass(slots=True, kw_only=True)
+class Places:
+    """Who has how many of a worker's places.
+
+    A receiver has `per_receiver` at most; a user has half of what others leave, so that some are always left.
+    """
+
+    most: int = 200
+    per_receiver: int = 20
+    receivers: Counter[str] = field(default_factory=Counter)
+    users: Counter[str] = field(default_factory=Counter)
+
+    def take(self, receiver: str, user_id: str) -> bool:
+        """Give one of them away, if there is one for these two."""
+        if self._receiver_is_full(receiver) or self._user_is_full(user_id):
+            return False
+        self.receivers[receiver] += 1
+        self.users[user_id] += 1
+        return True
+
+    def full_receivers(self) -> list[str]:
+        """Those that must wait."""
+        return [receiver for receiver in self.receivers if self._receiver_is_full(receiver)]
+
+    def full_users(self) -> list[str]:
+        """Those whose receivers must wait."""
+        return [user_id for user_id in self.users if self._user_is_full(user_id)]
+
+    def _receiver_is_full(self, receiver: str) -> bool:
+        return self.receivers[receiver] >= self.per_receiver
+
+    def _user_is_full(self, user_id: str) -> bool:
+        own = self.users[user_id]
+        return own >= (self.most - self.users.total() + own + 1) // 2
+
+
+class _CannotBeTold(Exception):
+    """There is nothing to send, or nothing to sign it with; the message is for the delivery's log."""
 
 
 # ---------------------------------------------------------------- owing
@@ -204,19 +253,15 @@ def _sample(kind: EventType) -> dict[str, Any]:
 # ---------------------------------------------------------------- sending
 
 
-def due(session: Session, limit: int, full: frozenset[str] = frozenset()) -> list[Parcel]:
-    """Claim deliveries that are due, none to a receiver in `full`; the lease is their next due time, as with jobs."""
+def due(session: Session, limit: int, places: Places | None = None) -> list[Parcel]:
+    """Claim deliveries that are due, as far as there are `places`; the lease is their next due time, as with jobs.
+
+    One that cannot be told is closed, and no other's concern.
+    """
     now = clock.epoch()
-    free = [func.coalesce(WebhookDelivery.receiver, "").not_in(full)] if full else []
-    picked = (
-        select(WebhookDelivery.id)
-        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
-        .where(WebhookDelivery.status == Delivery.PENDING, WebhookDelivery.due_at <= now)
-        .where(webhook_endpoints.can_be_tried(now), *free)
-        .order_by(WebhookDelivery.due_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True, of=WebhookDelivery)
-    )
+    picked = _picked(session, now, limit, places or Places())
+    if not picked:
+        return []
     rows = session.scalars(
         update(WebhookDelivery)
         .where(WebhookDelivery.id.in_(picked))
@@ -224,19 +269,109 @@ def due(session: Session, limit: int, full: frozenset[str] = frozenset()) -> lis
         .returning(WebhookDelivery)
         .execution_options(synchronize_session=False)
     ).all()
-    return [_parcel(session, row) for row in rows]
+    return _parcels(session, sorted(rows, key=lambda row: picked.index(row.id)))
 
 
-def _parcel(session: Session, delivery: WebhookDelivery) -> Parcel:
-    """The event as the receiver gets it, signed as Standard Webhooks says."""
-    body = json.dumps(_told(session, delivery), ensure_ascii=False, separators=(",", ":"))
+def _picked(session: Session, now: float, limit: int, places: Places) -> list[str]:
+    """The ids, oldest first and locked, of what may be sent: whoever is full leaves the rest to others.
+
+    What was looked at once is not looked at again: who was full then still is.
+    """
+    picked: list[str] = []
+    last: Row[Any] | None = None
+    for _ in range(_LOOKS):
+        rows = session.execute(_waiting(now, places, last)).all()
+        for row in rows:
+            if len(picked) < limit and places.take(row.receiver, row.user_id):
+                picked.append(row.id)
+        if len(picked) >= limit or len(rows) < _LOOKED_AT:
+            break
+        last = rows[-1]
+    return picked
+
+
+def _waiting(now: float, places: Places, last: Row[Any] | None) -> Any:
+    receiver = func.coalesce(WebhookDelivery.receiver, "")
+    query = (
+        select(
+            WebhookDelivery.id, WebhookDelivery.due_at, receiver.label("receiver"), WebhookDelivery.user_id
+        )
+        .outerjoin(WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id)
+        .where(WebhookDelivery.status == Delivery.PENDING, WebhookDelivery.due_at <= now)
+        .where(webhook_endpoints.can_be_tried(now))
+        .order_by(WebhookDelivery.due_at, WebhookDelivery.id)
+        .limit(_LOOKED_AT)
+        .with_for_update(skip_locked=True, of=WebhookDelivery)
+    )
+    if full := places.full_receivers():
+        query = query.where(receiver.not_in(full))
+    if full := places.full_users():
+        query = query.where(WebhookDelivery.user_id.not_in(full))
+    if last is not None:
+        query = query.where(
+            WebhookDelivery.due_at >= last.due_at,
+            or_(WebhookDelivery.due_at > last.due_at, WebhookDelivery.id > last.id),
+        )
+    return query
+
+
+def _parcels(session: Session, deliveries: Sequence[WebhookDelivery]) -> list[Parcel]:
+    """What can be built of these with the memory there is; the rest is put back."""
+    parcels: list[Parcel] = []
+    jobs: dict[str, Job] = {}  # receivers of one job are mostly told together
+    for number, delivery in enumerate(deliveries):
+        held = sum(len(parcel.body) for parcel in parcels) + sum(_length(job.input) for job in jobs.values())
+        if held > MOST_BYTES:
+            _put_back(session, deliveries[number:])
+            break
+        try:
+            parcels.append(_parcel(session, delivery, jobs))
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            _fail(session, delivery, error)
+    return parcels
+
+
+def _put_back(session: Session, deliveries: Sequence[WebhookDelivery]) -> None:
+    session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id.in_([delivery.id for delivery in deliveries]))
+        .values(due_at=clock.epoch(), lease_token=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _fail(session: Session, delivery: WebhookDelivery, error: Exception) -> None:
+    """Close what cannot be told, and say why in the delivery's own log and in ours."""
+    if isinstance(error, CannotDecrypt):
+        reason = "Its signing secret cannot be read, since SECRET_KEY has changed; rotate the secret."
+    elif isinstance(error, _CannotBeTold):
+        reason = str(error)
+    else:
+        reason = f"The event cannot be built ({type(error).__name__})."
+    log.error("webhook delivery %s of user %s is given up: %s", delivery.id, delivery.user_id, reason)
+    session.execute(
+        update(WebhookDelivery)
+        .where(WebhookDelivery.id == delivery.id)
+        .values(status=Delivery.FAILED, last_error=reason, lease_token=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _parcel(session: Session, delivery: WebhookDelivery, jobs: dict[str, Job]) -> Parcel:
+    """The event as the receiver gets it, signed as Standard Webhooks says. Raises CannotDecrypt or _CannotBeTold."""
+    body = json.dumps(_told(session, delivery, jobs), ensure_ascii=False, separators=(",", ":"))
     moment = clock.now()
     signing = webhook_endpoints.signing(session, delivery.user_id, delivery.endpoint_id)
+    if not signing:
+        raise _CannotBeTold("The endpoint was deleted.")
     signatures = [Webhook(secret).sign(delivery.id, moment, body) for secret in signing]
     return Parcel(
         id=delivery.id,
         token=delivery.lease_token or "",
         tries=delivery.tries,
+        user_id=delivery.user_id,
         endpoint_id=delivery.endpoint_id,
         receiver=delivery.receiver or "",
         is_tried_once=not delivery.job_id or delivery.type == PROGRESS,
@@ -251,17 +386,23 @@ def _parcel(session: Session, delivery: WebhookDelivery) -> Parcel:
     )
 
 
-def _told(session: Session, delivery: WebhookDelivery) -> dict[str, Any]:
-    """An event; or what a midjourney-proxy server would send to the notifyHook of a task."""
+def _told(session: Session, delivery: WebhookDelivery, jobs: dict[str, Job]) -> dict[str, Any]:
+    """An event; or what a midjourney-proxy server would send to the notifyHook of a task. `jobs` are known already.
+
+    Raises _CannotBeTold.
+    """
     data = delivery.data
     if data is None:
-        job = session.get_one(Job, delivery.job_id)
+        job = jobs.get(delivery.job_id) or session.get(Job, delivery.job_id)
+        if job is None or job.deleted_at is not None:
+            raise _CannotBeTold("The job was deleted.")
+        jobs[job.id] = job
         results = session.scalars(
             select(Artifact).where(Artifact.job_id == job.id).order_by(Artifact.number)
         ).all()
         if job.dialect == midjourney_tasks.DIALECT and delivery.endpoint_id is None:
             return midjourney_tasks.task_object(job, results)
-        data = job_object(job, list(results))
+        data = told_job_object(job, list(results))
     return {
         "id": delivery.id,
         "object": "event",
@@ -269,6 +410,15 @@ def _told(session: Session, delivery: WebhookDelivery) -> dict[str, Any]:
         "created_at": int(delivery.created_at.timestamp()),
         "data": data,
     }
+
+
+def _length(value: Any) -> int:
+    """How many characters there are in a job's input."""
+    if isinstance(value, dict):
+        return sum(map(_length, value.values()))
+    return (
+        sum(map(_length, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 0
+    )
 
 
 def renew(session: Session, parcels: Sequence[Parcel]) -> None:
@@ -288,7 +438,7 @@ def delivered(session: Session, parcel: Parcel, *, status: int) -> None:
     _close(session, parcel, status=Delivery.DELIVERED, delivered_at=clock.now(), tries=parcel.tries + 1,
            response_status=status, last_error=None)  # fmt: skip
     if parcel.endpoint_id:
-        webhook_endpoints.took(session, parcel.endpoint_id)
+        webhook_endpoints.took(session, parcel.endpoint_id, parcel.url)
 
 
 def refused(
@@ -298,15 +448,18 @@ def refused(
     tries = parcel.tries + 1
     schedule = settings().webhook_schedule_s
     told: dict[str, Any] = {"tries": tries, "last_error": error[:500], "response_status": status}
-    if tries >= len(schedule) or status == _GONE or parcel.is_tried_once:
+    is_over = status == _GONE and (
+        not parcel.endpoint_id or webhook_endpoints.is_at(session, parcel.endpoint_id, parcel.url)
+    )
+    if tries >= len(schedule) or is_over or parcel.is_tried_once:
         _close(session, parcel, status=Delivery.FAILED, **told)
     else:
         delay = max(schedule[tries] - schedule[tries - 1], _SHORTEST_DELAY_S) * random.uniform(1.0, 1.1)  # noqa: S311
         _close(session, parcel, due_at=clock.epoch() + max(delay, retry_after_s or 0.0), **told)
-    if parcel.endpoint_id and status == _GONE:
-        webhook_endpoints.gone(session, parcel.endpoint_id)
+    if parcel.endpoint_id and is_over:
+        webhook_endpoints.gone(session, parcel.endpoint_id, parcel.url)
     elif parcel.endpoint_id and not parcel.is_tried_once:
-        webhook_endpoints.refused(session, parcel.endpoint_id)
+        webhook_endpoints.refused(session, parcel.endpoint_id, parcel.url)
 
 
 def _close(session: Session, parcel: Parcel, **values: object) -> None:
@@ -391,6 +544,8 @@ def replay(session: Session, actor: Actor, delivery_id: str) -> WebhookDelivery:
         raise Conflict("This delivery is still being tried.")
     if not delivery.job_id:
         raise Conflict("This was a test; make another one.")
+    if session.scalar(_living(delivery.job_id)) is None:
+        raise Conflict("The job of this delivery was deleted.")
     if delivery.endpoint_id:
         endpoint = session.get(WebhookEndpoint, delivery.endpoint_id)
         if endpoint is None or not endpoint.enabled:
@@ -423,7 +578,7 @@ def replay_since(
             WebhookDelivery.endpoint_id == endpoint_id,
             WebhookDelivery.status.in_(closed),
             WebhookDelivery.created_at >= since,
-            WebhookDelivery.job_id != "",
+            _living(WebhookDelivery.job_id).exists(),
         )
         .values({**_anew(), "url": endpoint.url})
         .returning(WebhookDelivery.id)
@@ -431,6 +586,11 @@ def replay_since(
     ).all()
     after_commit(session, lambda: queue.nudge(Step.DELIVER))
     return len(again)
+
+
+def _living(job_id: Any) -> Select[Any]:
+    """The job, unless it was deleted: there would be nothing to tell."""
+    return select(Job.id).where(Job.id == job_id, Job.deleted_at.is_(None))
 
 
 def _anew() -> dict[str, Any]:

@@ -141,7 +141,7 @@ def event_types(actor: Actor) -> dict[str, Any]:
 
 
 @blueprint.get("/webhook_secret")
-@endpoint(access=Access.USER, returns=shapes.WebhookSecret)
+@endpoint(access=Access.USER, returns=shapes.WebhookSecret, errors=(409,))
 def own_secret(actor: Actor) -> dict[str, Any]:
     """Show what signs the webhooks of your jobs that name a `webhook_url`."""
     with transaction() as session:

@@ -20,9 +20,10 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
+from common.addresses import AddressRefused
 from common.media import HEAD_BYTES, NOT_MEDIA, sniff
 from common.providers.base import Output
-from workers.addresses import AddressRefused, check_url, parse_url
+from workers.addresses import check_url, parse_url
 from workers.http import Home
 from workers.media.errors import SourceExpired, SourceGone, SourceRefused, SourceTrouble
 
@@ -236,7 +237,7 @@ class _Transfer:
             return await session.get(
                 target, headers=self._headers(), allow_redirects=False, timeout=self._timeout
             )
-        except (AddressRefused, aiohttp.InvalidURL):
+        except (AddressRefused, aiohttp.InvalidURL, UnicodeError):
             raise SourceRefused(AddressRefused.__doc__) from None
 
     def _checked(self, url: str, home: Home | None, base: URL | None = None) -> tuple[URL, Home | None]:

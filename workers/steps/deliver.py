@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from common.providers.base import NotSent, Reply, Unanswered
+from common.providers.base import NotSent, Unanswered
+from common.providers.reading import retry_after_s
 from common.services import webhooks
-from common.services.webhooks import Parcel
+from common.services.webhooks import Parcel, Places
 from common.words import Step
 from workers.flow import Answered, Flow
 from workers.http import shared
@@ -37,8 +39,16 @@ class Deliver(Flow[Parcel, Response]):
     most_per_lane = 20  # one that is slow is slow for itself
 
     async def claim(self, limit: int, full: frozenset[str]) -> list[Parcel]:
-        """Signed and ready to be posted."""
-        return await in_transaction(webhooks.due, min(limit, BATCH), full)
+        """Signed and ready to be posted. Whoever has all its places waits within the claim, too."""
+        held = self.held()
+        places = Places(
+            most=self.most,
+            per_receiver=self.most_per_lane,
+            receivers=Counter(parcel.receiver for parcel in held),
+            users=Counter(parcel.user_id for parcel in held),
+        )
+        self._hungry = self._hungry or bool(places.full_users())
+        return await in_transaction(webhooks.due, min(limit, BATCH), places)
 
     def lane(self, claim: Parcel) -> str:
         """The receiver."""
@@ -54,7 +64,9 @@ class Deliver(Flow[Parcel, Response]):
         except (NotSent, Unanswered) as error:
             return [(parcel, Response(None, str(error)))]
         said = f"the receiver answered {reply.status}"
-        return [(parcel, Response(reply.status, said, _retry_after_s(reply)))]
+        return [
+            (parcel, Response(reply.status, said, retry_after_s(reply, longest_s=_LONGEST_RETRY_AFTER_S)))
+        ]
 
     async def record(self, answered: Answered[Parcel, Response]) -> None:
         """All in one transaction."""
@@ -79,8 +91,3 @@ def _write_all(session: Session, answered: Answered[Parcel, Response]) -> None:
             webhooks.refused(
                 session, parcel, said.error, status=said.status, retry_after_s=said.retry_after_s
             )
-
-
-def _retry_after_s(reply: Reply) -> float | None:
-    value = reply.headers.get("retry-after", "")
-    return min(float(value), _LONGEST_RETRY_AFTER_S) if value.isdigit() else None

@@ -6,9 +6,14 @@ What a worker does is done here by its own flow, one round at a time.
 from __future__ import annotations
 
 import asyncio
-import threading
+import base64
+import time
+from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,10 +24,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from common import clock
 from common.db import reading, transaction
-from common.models import WebhookDelivery, WebhookEndpoint
+from common.models import WebhookDelivery, WebhookEndpoint, WebhookSecret
 from common.services import jobs, sweep, webhook_endpoints, webhooks
 from common.services.jobs import NewJob
 from common.services.users import Actor
+from common.services.webhooks import Places
 from common.settings import settings
 from common.words import Delivery, Role
 from tests.infrastructure.children import wait_until
@@ -32,6 +38,7 @@ from tests.integration.web.api import Api
 from tests.integration.web.jobs import BODY, fail, succeed
 from tests.simulators.frame import Call, Fault, Stage
 from tests.simulators.receiver import Receiver
+from web import schemas
 from web.app import create_app
 from workers import http
 from workers.steps.deliver import Deliver
@@ -176,6 +183,35 @@ def test_plainly_private_receivers_are_refused(user: Api, host: str, monkeypatch
     assert (refused.status, refused.json["error"]["param"]) == (422, "webhook_url")
 
 
+NEVER = [
+    "https://u:p@example.com/", "https://u@example.com/", "http://a..b/", f"http://{'a' * 64}.com/", "http://./",
+    "http://0177.0.0.1/", "http://2130706433/", "http://127.1/", "http://%00/", "http://[v1.abc]/", "ftp://a/",
+]  # fmt: skip
+INSIDE = ["http://[64:ff9b::7f00:1]/", "http://192.0.0.192", "http://[::ffff:127.0.0.1]/", "http://10.0.0.1/"]
+
+
+@pytest.mark.parametrize("url", [*NEVER, *INSIDE])
+def test_what_can_never_be_reached_is_refused_at_every_door(
+    user: Api, url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = endpoint(user, receiver)
+    tool = user.ask("POST", "/v1/tools", {"name": "fox", **BODY}).json["id"]
+    if url in INSIDE:
+        public = settings().model_copy(update={"allow_private_addresses": False})
+        monkeypatch.setattr(schemas, "settings", lambda: public)
+    for path, body, param in (
+        ("/v1/webhook_endpoints", {"url": url}, "url"),
+        (f"/v1/webhook_endpoints/{made['id']}", {"url": url}, "url"),
+        ("/v1/jobs", {**BODY, "webhook_url": url}, "webhook_url"),
+        (f"/v1/tools/{tool}/run", {"webhook_url": url}, "webhook_url"),
+        ("/v1/schedules", {"interval_s": 60, "job": {**BODY, "webhook_url": url}}, "job.webhook_url"),
+    ):
+        refused = user.ask("POST", path, body)
+        assert (refused.status, refused.json["error"]["param"]) == (422, param), path
+    told = user.ask("POST", "/mj/submit/imagine", {"prompt": "a fox", "notifyHook": url})
+    assert told.json["code"] not in (1, 22)
+
+
 def test_there_is_a_limit(user: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_endpoints, "MOST_ENDPOINTS", 1)
     endpoint(user, receiver)
@@ -265,6 +301,71 @@ def test_the_users_own_secret_rotates_as_well(user: Api, receiver: Receiver) -> 
     assert verified(new, receiver.calls[0])
 
 
+PICTURE = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(300_000)).decode()
+
+
+def test_pictures_given_inline_are_only_named(user: Api, receiver: Receiver) -> None:
+    endpoint(user, receiver)
+    given = [PICTURE, PICTURE.partition(",")[2]]
+    ids = [
+        user.post("/v1/jobs", {"model": "flux/kontext-pro", "input": {"prompt": "night", "image": picture}})[
+            "id"
+        ]
+        for picture in given
+    ]
+    for job_id in ids:
+        user.post(f"/v1/jobs/{job_id}/cancel", {})
+    deliver()
+    assert len(receiver.calls) == 2
+    for call in receiver.calls:
+        told = call.json()["data"]
+        picture = given[ids.index(told["id"])]
+        assert told["input"] == {"prompt": "night", "image": f"{picture[:64]}… ({len(picture)} characters)"}
+        assert len(call.body) < 3000
+        assert user.get(f"/v1/jobs/{told['id']}")["input"]["image"] == picture
+
+
+def test_one_claim_holds_no_more_than_there_is_memory_for(
+    user: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MOST_BYTES", 500_000)
+    endpoint(user, receiver)
+    for _ in range(4):
+        body = {"model": "flux/kontext-pro", "input": {"prompt": "night", "image": PICTURE}}
+        user.post(f"/v1/jobs/{user.post('/v1/jobs', body)['id']}/cancel", {})
+    assert [deliver(), deliver(), deliver()] == [2, 2, 0]
+    assert len({call.json()["data"]["id"] for call in receiver.calls}) == 4
+
+
+def test_a_secret_that_cannot_be_read_is_its_own_receivers_trouble(
+    user: Api, other: Api, receiver: Receiver
+) -> None:
+    ill, well = endpoint(user, receiver, "/ill"), endpoint(other, receiver, "/well")
+    for each in (user, other):
+        ended_job(each)
+    ended_job(user, webhook_url=f"{receiver.url}/own")
+    with transaction() as session:
+        webhook_endpoints.own_secret(session, user.user_id)  # made at first use
+        session.execute(update(WebhookEndpoint).where(WebhookEndpoint.id == ill["id"]).values(secret="?"))
+        session.execute(update(WebhookSecret).where(WebhookSecret.user_id == user.user_id).values(secret="?"))
+    deliver()
+    assert [call.path for call in receiver.calls] == ["/well"]
+    deliveries = user.get("/v1/webhook_deliveries")["data"]
+    assert {(each["status"], each["tries"]) for each in deliveries} == {("failed", 0)}
+    assert all("SECRET_KEY" in each["error"] for each in deliveries)
+    assert len(deliveries) == 3
+    (shown,) = user.get("/v1/webhook_endpoints")["data"]
+    assert (shown["id"], shown["signing_secret_hint"]) == (ill["id"], None)
+    assert user.ask("GET", "/v1/webhook_secret").status == 409
+    secret = user.post(f"/v1/webhook_endpoints/{ill['id']}/rotate_secret", {
+        "keep_old_secret_active_for_24_hours": True,
+    })["signing_secret"]  # fmt: skip
+    user.ask("POST", f"/v1/webhook_deliveries/{deliveries[-1]['id']}/replay")
+    assert deliver() == 1
+    assert verified(secret, receiver.calls[-1])
+    assert row(well["id"]).failures == 0
+
+
 # ---------------------------------------------------------------- receivers with whims
 
 
@@ -304,6 +405,73 @@ def test_what_a_receiver_asks_to_wait_is_waited(user: Api, receiver: Receiver) -
         )
     assert due_at is not None
     assert 3500 < due_at - clock.epoch() <= 3600
+
+
+def test_a_date_to_wait_for_is_understood(user: Api, receiver: Receiver) -> None:
+    endpoint(user, receiver)
+    for asked, expected in (
+        (format_datetime(clock.now() + timedelta(hours=2), usegmt=True), 7200.0),
+        (format_datetime(clock.now() + timedelta(days=3), usegmt=True), 86_400.0),
+        ("\u00b2", 0.2),
+        ("soon", 0.2),
+    ):
+        header = asked if asked.isascii() else asked.encode().decode("latin-1")
+        receiver.misbehave(Fault("answer", times=1, status=503, headers={"Retry-After": header}))
+        job_id = ended_job(user)
+        assert deliver() == 1
+        with reading() as session:
+            delivery = session.scalars(select(WebhookDelivery).where(WebhookDelivery.job_id == job_id)).one()
+        assert delivery.tries == 1
+        assert expected - 10 < delivery.due_at - clock.epoch() <= expected + 1
+        with transaction() as session:
+            session.execute(update(WebhookDelivery).values(status=Delivery.FAILED))
+            session.execute(update(WebhookEndpoint).values(failures=0))
+
+
+def test_what_is_owed_moves_with_the_endpoint(user: Api, receiver: Receiver) -> None:
+    made = endpoint(user, receiver, "/old")
+    receiver.misbehave(Fault("answer", match="/old", times=10, status=410))
+    ended_job(user)
+    with transaction() as session:
+        (parcel,) = webhooks.due(session, 10)  # under way to the old address
+    ended_job(user)
+    user.post(f"/v1/webhook_endpoints/{made['id']}", {"url": f"{receiver.url}/new"})
+    with transaction() as session:
+        webhooks.refused(session, parcel, "the receiver answered 410", status=410, retry_after_s=None)
+    assert (row(made["id"]).enabled, row(made["id"]).failures) == (True, 0)
+    wait_until(lambda: deliver() or True, 5, what="one round")
+    wait_until(lambda: len(receiver.asked("/new")) == 2 or deliver() < 0, 5, what="both are told")
+    assert not receiver.asked("/old")
+    delivered = user.get("/v1/webhook_deliveries")["data"]
+    assert {(each["status"], each["url"]) for each in delivered} == {("delivered", f"{receiver.url}/new")}
+
+
+def test_the_old_address_neither_pauses_nor_forgives_the_new_one(user: Api, receiver: Receiver) -> None:
+    made = endpoint(user, receiver, "/old")
+    for _ in range(3):
+        ended_job(user)
+    with transaction() as session:
+        parcels = webhooks.due(session, 10)
+    user.post(f"/v1/webhook_endpoints/{made['id']}", {"url": f"{receiver.url}/new"})
+    with transaction() as session:
+        webhooks.refused(session, parcels[0], "no answer", status=None, retry_after_s=None)
+    assert row(made["id"]).failures == 0
+    with transaction() as session:
+        session.execute(update(WebhookEndpoint).where(WebhookEndpoint.id == made["id"]).values(failures=3))
+        webhooks.delivered(session, parcels[1], status=204)
+    assert row(made["id"]).failures == 3
+
+
+def test_a_host_that_is_none_uses_up_its_tries(user: Api, receiver: Receiver) -> None:
+    made = endpoint(user, receiver)
+    with transaction() as session:  # as it was taken before hosts were looked at
+        session.execute(
+            update(WebhookEndpoint).where(WebhookEndpoint.id == made["id"]).values(url="https://a..b/hook")
+        )
+    ended_job(user)
+    (delivery,) = deliver_until_closed(user)
+    assert (delivery["status"], delivery["tries"]) == ("failed", 3)
+    assert "not a valid name" in delivery["error"]
 
 
 def test_gone_is_gone(user: Api, receiver: Receiver) -> None:
@@ -377,8 +545,88 @@ def test_a_receiver_that_is_full_leaves_room_to_the_others(user: Api, receiver: 
     slow, quick = endpoint(user, receiver, "/slow"), endpoint(user, receiver, "/quick")
     ended_job(user)
     with transaction() as session:
-        parcels = webhooks.due(session, 10, frozenset({slow["id"]}))
+        parcels = webhooks.due(session, 10, Places(receivers=Counter({slow["id"]: 20})))
     assert [Deliver().lane(parcel) for parcel in parcels] == [quick["id"]]
+
+
+def owe_many(user: Api, endpoint_: Any, count: int) -> None:
+    """So many samples that are due, each as of a job's end."""
+    with transaction() as session:
+        for _ in range(count):
+            made = webhooks._delivery(
+                user.user_id, "job.failed", endpoint_["url"], endpoint_id=endpoint_["id"], job_id="job_x",
+                data={},
+            )  # fmt: skip
+            made.due_at -= 5
+            session.add(made)
+
+
+def test_four_slow_receivers_with_hundreds_of_events_delay_no_other(
+    user: Api, other: Api, receiver: Receiver
+) -> None:
+    for number in range(4):
+        owe_many(user, endpoint(user, receiver, f"/slow{number}"), 200)
+    receiver.misbehave(Fault("slow", match="/slow", times=1000, seconds=3.0))
+    for each in (user, other):
+        owe_many(each, endpoint(each, receiver, f"/quick/{each.user_id}"), 1)
+    began = time.monotonic()
+
+    async def work() -> Counter[str]:
+        flow, stopping, wanted = Deliver(), False, asyncio.Event()
+        flow.start(lambda: stopping, wanted.set)
+        while len(receiver.asked("/quick")) < 2 and time.monotonic() - began < 10:
+            await flow.fill()
+            await asyncio.sleep(0.05)
+        held = Counter(flow._lanes)
+        stopping = True
+        await flow.close(5)
+        await http.shared().close()
+        await asyncio.sleep(0.1)  # connections say good-bye in the loop's next rounds
+        return held
+
+    held = asyncio.run(work())
+    assert len(receiver.asked("/quick")) == 2
+    assert time.monotonic() - began < 2.5  # before any of the slow ones has answered
+    assert sorted(held.values())[-4:] == [20, 20, 20, 20]
+
+
+def test_what_a_user_has_no_place_for_follows_as_soon_as_there_is_one(user: Api, receiver: Receiver) -> None:
+    for number in range(10):
+        owe_many(user, endpoint(user, receiver, f"/{number}"), 15)
+    receiver.misbehave(Fault("slow", times=1000, seconds=0.3))
+    most, began = 0, time.monotonic()
+
+    async def work() -> None:
+        nonlocal most
+        flow, stopping, wanted = Deliver(), False, asyncio.Event()
+        flow.start(lambda: stopping, wanted.set)
+        wanted.set()
+        while len(receiver.calls) < 150 and time.monotonic() - began < 8:
+            if wanted.is_set():  # nothing else tells it to look again
+                wanted.clear()
+                await flow.fill()
+                most = max(most, flow.in_flight)
+            await asyncio.sleep(0.02)
+        stopping = True
+        await flow.close(5)
+        await http.shared().close()
+        await asyncio.sleep(0.1)  # connections say good-bye in the loop's next rounds
+
+    asyncio.run(work())
+    assert most == 100
+    assert len({call.headers["webhook-id"] for call in receiver.calls}) == 150
+
+
+def test_no_user_can_have_all_places() -> None:
+    places = Places(most=200, per_receiver=20)
+    for user_id in "abc":
+        for number in range(30):
+            for _ in range(20):
+                places.take(f"{user_id}{number}", user_id)
+    assert [places.users[user_id] for user_id in "abc"] == [100, 50, 25]
+    assert set(places.full_users()) == set("abc")
+    assert places.take("d0", "d")
+    assert max(places.receivers.values()) == 20
 
 
 def test_a_delivery_whose_worker_died_is_sent_again_as_the_same(user: Api, receiver: Receiver) -> None:
@@ -413,7 +661,7 @@ def test_what_nobody_takes_in_its_time_is_closed(user: Api, receiver: Receiver) 
 def test_a_sample_is_sent_and_its_answer_told(user: Api, receiver: Receiver) -> None:
     made = endpoint(user, receiver)
     receiver.misbehave(Fault("answer", times=1, status=418))
-    worker = threading.Thread(target=lambda: wait_until(deliver, 10, what="the sample is sent"))
+    worker = Thread(target=lambda: wait_until(deliver, 10, what="the sample is sent"))
     worker.start()
     told = user.post(f"/v1/webhook_endpoints/{made['id']}/test", {"event_type": "job.succeeded"})
     worker.join()
@@ -436,6 +684,27 @@ def test_what_was_not_taken_since_is_sent_again(user: Api, receiver: Receiver) -
     assert user.post(path, {"since": "2026-01-01T00:00:00Z", "delivered": True})["count"] == 2
     assert user.post(path, {"since": "2099-01-01T00:00:00Z", "delivered": True})["count"] == 0
     assert user.ask("POST", path, {"since": "yesterday"}).status == 422
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_moments_beyond_the_calendar_are_refused(user: Api, receiver: Receiver, since: str) -> None:
+    made = endpoint(user, receiver)
+    refused = user.ask("POST", f"/v1/webhook_endpoints/{made['id']}/replay", {"since": since})
+    assert (refused.status, refused.json["error"]["param"]) == (422, "since")
+
+
+def test_what_is_told_of_a_deleted_job_is_not_sent_again(user: Api, receiver: Receiver) -> None:
+    made = endpoint(user, receiver)
+    deleted, kept = ended_job(user), ended_job(user)
+    deliver()
+    assert user.ask("DELETE", f"/v1/jobs/{deleted}").status in (200, 204)
+    (delivery,) = user.get(f"/v1/webhook_deliveries?job_id={deleted}")["data"]
+    refused = user.ask("POST", f"/v1/webhook_deliveries/{delivery['id']}/replay")
+    assert (refused.status, "deleted" in refused.json["error"]["message"]) == (409, True)
+    body = {"since": "2026-01-01T00:00:00Z", "delivered": True}
+    assert user.post(f"/v1/webhook_endpoints/{made['id']}/replay", body)["count"] == 1
+    assert deliver() == 1
+    assert receiver.calls[-1].json()["data"]["id"] == kept
 
 
 def test_a_deleted_endpoint_is_told_nothing_more(user: Api, receiver: Receiver) -> None:

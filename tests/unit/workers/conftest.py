@@ -97,7 +97,9 @@ def free_port() -> int:
 @pytest.fixture
 def loopback_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 counts as public, so that a guarded client can reach a test server; 127.0.0.2 does not."""
+    from common import addresses as written
     from workers import addresses
 
-    real = addresses.is_public
-    monkeypatch.setattr(addresses, "is_public", lambda address: address == "127.0.0.1" or real(address))
+    real = written.is_public
+    for place in (written, addresses):
+        monkeypatch.setattr(place, "is_public", lambda address: address == "127.0.0.1" or real(address))

@@ -11,9 +11,11 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from common import addresses as written
+from common.addresses import AddressRefused, is_public
 from common.providers.base import NotSent
 from workers import addresses
-from workers.addresses import AddressRefused, check_url, is_public, parse_url
+from workers.addresses import check_url, parse_url
 from workers.http import AioHttp
 
 REFUSED = [
@@ -72,6 +74,17 @@ REFUSED = [
     "http://example.com:port/",
     "javascript:alert(1)",
     "http://" + "a" * 9000,
+    "http://localhost/",
+    "http://inner.localhost./",
+    "http://a..b/",
+    "http://./",
+    "http://" + "a" * 64 + ".com/",
+    "http://" + "a." * 127 + "com/",
+    "http://%00/",
+    "http://a%2eb/",
+    "http://example.com:99999/",
+    "http://1.2.3.256/",
+    "http://0x/",
 ]
 ALLOWED = [
     "http://example.com/",
@@ -81,6 +94,8 @@ ALLOWED = [
     "http://[64:ff9b::8.8.8.8]/",
     "https://bücher.example/",
     "HTTPS://EXAMPLE.COM/",
+    "http://my_host.example.com./",
+    "http://0x1.example/",
 ]
 
 
@@ -95,11 +110,60 @@ def test_allowed(url: str) -> None:
     assert check_url(url, allow_private=False)
 
 
+@pytest.mark.parametrize("url", REFUSED)
+def test_what_a_worker_would_refuse_is_refused_at_the_door(url: str) -> None:
+    if len(url) < 2000:  # which is said there, too, for other reasons
+        with pytest.raises(AddressRefused):
+            written.check_url(url, allow_private=False)
+
+
+@pytest.mark.parametrize("url", ALLOWED)
+def test_what_a_worker_would_call_may_be_named(url: str) -> None:
+    written.check_url(url, allow_private=False)
+
+
+def test_the_door_knows_private_addresses_when_they_are_allowed() -> None:
+    for url in (
+        "http://127.0.0.1:9000/x",
+        "http://localhost/",
+        "http://[fe80::1%25eth0]/",
+        "http://receiver:80/",
+    ):
+        written.check_url(url, allow_private=True)
+    for url in (
+        "ftp://127.0.0.1/",
+        "http://a:b@127.0.0.1/",
+        "http://127.1/",
+        "http://a..b/",
+        "http://a:0/",
+        "http://[v1.abc]/",
+    ):
+        with pytest.raises(AddressRefused):
+            written.check_url(url, allow_private=True)
+
+
+def test_a_name_that_is_none_leads_nowhere() -> None:
+    with pytest.raises(OSError, match="valid name"):
+        asyncio.run(addresses.SystemResolver().resolve("a..b"))
+
+
 def test_private_is_allowed_on_request_but_nonsense_is_not() -> None:
     assert check_url("http://127.0.0.1:9000/x", allow_private=True).port == 9000
     for url in ("ftp://127.0.0.1/", "http://a:b@127.0.0.1/", "http://"):
         with pytest.raises(AddressRefused):
             check_url(url, allow_private=True)
+
+
+@pytest.mark.parametrize("host", ["a..b", "xn--a", "ü" + "a" * 70 + ".com", "a" * 64 + ".com"])
+def test_a_host_that_is_none_was_called_by_nobody(host: str) -> None:
+    async def main() -> None:
+        http = AioHttp(allow_private=True)
+        for send_to in (http.send, http.send_guarded):
+            with pytest.raises(NotSent):
+                await send_to("POST", f"http://{host}/")
+        await http.close()
+
+    asyncio.run(main())
 
 
 def test_encoding_survives() -> None:

@@ -416,7 +416,7 @@ def test_full_disk_is_trouble(web_server: Any, tmp_path: Path, monkeypatch: pyte
     "target",
     [
         "http://127.0.0.2/",
-        "http://localhost/",  # refused when it is resolved: ::1, or 127.0.0.1 of another meaning
+        "http://localhost/",
         "http://[::1]/",
         "//169.254.169.254/latest/meta-data",
         "file:///etc/passwd",
@@ -424,6 +424,9 @@ def test_full_disk_is_trouble(web_server: Any, tmp_path: Path, monkeypatch: pyte
         "http://2130706433/",
         "http://[::",
         "ftp://127.0.0.1/x",
+        "https://a..b/x.png",
+        "https://xn--a/x.png",
+        f"https://{'a' * 64}.com/x.png",
     ],
 )
 def test_redirect_inside_is_refused(
@@ -450,7 +453,7 @@ def test_redirect_inside_is_refused(
 
 
 async def _refuse(*_: object, **__: object) -> None:
-    from workers.addresses import AddressRefused
+    from common.addresses import AddressRefused
 
     raise AddressRefused
 
