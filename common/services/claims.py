@@ -56,6 +56,8 @@ _PROBE_WITHIN_S = 60.0  # after its pause a half-open account may wait so long b
 _PILES = 1000  # users times models that are looked at; with more of them, the oldest jobs as well
 _TOPS = 400  # jobs that are looked at first, spread evenly over the piles, at least two of each
 MOST_INPUT_BYTES = 64 * 1024 * 1024  # of what one process submits at a time
+_SMALL_INPUT_BYTES = 65_536
+_INPUT_BYTES = func.length(cast(Job.input, Text))
 _AT_ONCE = 1000  # jobs that one statement asks about
 _STEPS = JobStep.metadata.tables[JobStep.__tablename__]
 
@@ -378,7 +380,7 @@ def _intend(session: Session, chosen: list[tuple[Waiting, str]]) -> list[SubmitC
     """
     rows = {row.job_id: row for row in session.execute(
         select(JobStep.job_id, JobStep.failures, Job.attempts, Job.parent_id,
-               func.length(cast(Job.input, Text)).label("input_bytes"))
+               _INPUT_BYTES.label("input_bytes"), case((_INPUT_BYTES <= _SMALL_INPUT_BYTES, Job.input)).label("input"))
         .join(Job, Job.id == JobStep.job_id)
         .where(
             JobStep.job_id.in_([job.job_id for job, _ in chosen]),
@@ -388,7 +390,7 @@ def _intend(session: Session, chosen: list[tuple[Waiting, str]]) -> list[SubmitC
         .with_for_update(skip_locked=True, of=JobStep)
     )}  # fmt: skip
     chosen = _as_much_as_fits([(job, account_id) for job, account_id in chosen if job.job_id in rows], rows)
-    inputs = _inputs(session, [job.job_id for job, _ in chosen])
+    inputs = _inputs(session, chosen, rows)
     parents = _parents(session, [row.parent_id for row in rows.values()])
     token = secrets.token_hex(8)
     claims = [
@@ -427,10 +429,15 @@ def _as_much_as_fits(
     return chosen[: max(fitting, 1)]
 
 
-def _inputs(session: Session, job_ids: list[str]) -> dict[str, dict[str, Any]]:
-    return {
-        row.id: row.input for row in session.execute(select(Job.id, Job.input).where(Job.id.in_(job_ids)))
-    }
+def _inputs(
+    session: Session, chosen: list[tuple[Waiting, str]], rows: Mapping[str, Row[Any]]
+) -> dict[str, dict[str, Any]]:
+    """What each of them asks for; what is large was not read before."""
+    inputs = {job.job_id: rows[job.job_id].input for job, _ in chosen}
+    if large := [job_id for job_id, given in inputs.items() if given is None]:
+        read = session.execute(select(Job.id, Job.input).where(Job.id.in_(large)))
+        inputs |= {row.id: row.input for row in read}
+    return inputs
 
 
 def _write_intents(session: Session, claims: list[SubmitClaim], numbers: Mapping[str, int]) -> None:
