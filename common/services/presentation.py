@@ -23,6 +23,8 @@ from common.settings import settings
 from common.storage import storage
 from common.words import Delivery, EventType
 
+WINDOW = "midjourney_window"  # in the metadata of a job that answers one: what its client knows it by
+
 
 def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, Any]:
     """A job as the API shows it (DESIGN section 6)."""
@@ -43,7 +45,7 @@ def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, A
         "output": job.output,
         "error": job.error,
         "cost": {"held": job.price, "charged": job.charged},
-        "metadata": job.metadata_ or {},
+        "metadata": _metadata(job),
         "attempts": job.attempts,
         "late": bool(job.late),
         "created_at": iso(job.created_at),
@@ -51,6 +53,12 @@ def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, A
         "finished_at": iso(job.finished_at),
         "urls": {"self": base, "events": f"{base}/events", "cancel": f"{base}/cancel"},
     }
+
+
+def _metadata(job: Job | AcceptedJob) -> dict[str, Any]:
+    """What the user gave, without what a dialect remembers there for itself."""
+    kept = job.metadata_ or {}
+    return {name: value for name, value in kept.items() if name != WINDOW} if job.dialect else kept
 
 
 def artifact_object(artifact: Artifact) -> dict[str, Any]:
