@@ -400,7 +400,9 @@ class Tool(Shape):
     description: str
     model: str | None
     input: dict[str, Any] | None
-    access_control: dict[str, Any] | None
+    access_control: dict[str, Any] | None = Field(
+        description="Null where everyone may use it, and to those who may not change it"
+    )
     user_id: str
     created_at: datetime
     updated_at: datetime
