@@ -226,21 +226,21 @@ def _accepted(task_id: str) -> dict[str, Any]:
 
 
 @_route(tasks, "GET", "/task/<task_id>/fetch")
-@endpoint(access=Access.USER)
+@endpoint(access=Access.USER, returns=shapes.MidjourneyFetched)
 def fetch(actor: Actor, task_id: str, speed: str = "") -> Response:
     """Show a task; `null` where there is none (section 5)."""
     return answer(next(iter(_shown(actor, [task_id])), None))
 
 
 @_route(tasks, "POST", "/task/list-by-condition")
-@endpoint(access=Access.USER, body=schemas.MidjourneyIds)
+@endpoint(access=Access.USER, body=schemas.MidjourneyIds, returns=shapes.MidjourneyTasks)
 def by_condition(actor: Actor, body: schemas.MidjourneyIds, speed: str = "") -> Response:
     """Show these tasks, in any order; what there is none of is left out."""
     return answer(_shown(actor, body.ids or ()))
 
 
 @_route(tasks, "GET", "/task/list")
-@endpoint(access=Access.USER)
+@endpoint(access=Access.USER, returns=shapes.MidjourneyTasks)
 def latest(actor: Actor, speed: str = "") -> Response:
     """Show your last 100 tasks."""
     with reading() as session:
@@ -250,7 +250,7 @@ def latest(actor: Actor, speed: str = "") -> Response:
 
 
 @_route(tasks, "POST", "/task/<task_id>/cancel")
-@endpoint(access=Access.USER, errors=(404, 409))
+@endpoint(access=Access.USER, returns=shapes.MidjourneyCanceled, errors=(404, 409))
 def cancel(actor: Actor, task_id: str, speed: str = "") -> Response:
     """Cancel a task."""
     with transaction() as session:
