@@ -22,6 +22,7 @@ _SQLALCHEMY_DRIVER = {
     "postgresql": "postgresql+psycopg",
     "sqlite": "sqlite",
 }
+_ORIGIN = re.compile(r"https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 class BadSettings(SystemExit):
@@ -112,7 +113,9 @@ class Settings(BaseSettings):
     )
     rate_limit_submits: str = "600/minute"  # per user
     max_body_bytes: Annotated[int, Field(gt=0)] = 33_554_432
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()  # pages of these may call the API from a browser
+    cors_origins: Annotated[
+        tuple[str, ...], NoDecode
+    ] = ()  # pages of just these may call from a browser; *: all
 
     @field_validator("database_url")
     @classmethod
@@ -163,8 +166,8 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         origins = tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
-        if wrong := [each for each in origins if not re.fullmatch(r"\*|https?://[^/\s]+", each)]:
-            raise ValueError(f"{wrong[0]!r} must look like https://app.example.com, or be *")
+        if wrong := [each for each in origins if not _ORIGIN.fullmatch(each) and origins != ("*",)]:
+            raise ValueError(f"{wrong[0]!r} must look like https://app.example.com (or * alone: all)")
         return origins
 
     @field_validator("rate_limit_submits")

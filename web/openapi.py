@@ -44,6 +44,7 @@ _FILE = {
     },
     **{kind: {"schema": _BINARY} for kind in ("image/*", "video/*", "audio/*", "application/octet-stream")},
 }
+_STREAMS = ("/v1/jobs/<job_id>/events",)  # what they answer is said of each of their events
 _ERRORS_OF_ALL = (400, 401, 403, 422, 503)
 
 
@@ -57,7 +58,10 @@ def document(app: Flask, base: str = samples.BASE) -> dict[str, Any]:
         "security": [{"token": []}],
         "paths": _paths(routes, base),
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "secret": {"type": "apiKey", "in": "header", "name": "mj-api-secret"},
+            },
             "schemas": _schemas(routes) | _inputs(),
             "responses": {"error": _json_content("What went wrong.", {"$ref": _REF.format(model="Error")})},
         },
@@ -113,6 +117,8 @@ def _operation(
         operation["requestBody"] = {"required": True, "content": _FILE}
     if declared.access is Access.ANYONE:
         operation["security"] = []
+    elif rule.startswith("/mj"):
+        operation["security"] = [{"token": []}, {"secret": []}]  # either
     return operation
 
 
@@ -149,9 +155,10 @@ def _responses(rule: str, declared: Endpoint) -> dict[str, Any]:
     good: dict[str, Any] = {}
     if declared.returns is not None:
         reference = {"$ref": _REF.format(model=_title(declared.returns))}
-        good = _json_content("", _list_of(reference) if declared.many else reference)
+        kind = "text/event-stream" if rule in _STREAMS else "application/json"
+        good = {"content": {kind: {"schema": _list_of(reference) if declared.many else reference}}}
     made = {
-        str(status): {**good, "description": HTTPStatus(status).phrase}
+        str(status): (good if status != 204 else {}) | {"description": HTTPStatus(status).phrase}
         for status in (declared.status, *declared.also)
     }
     always = _ERRORS_OF_ALL if declared.access is not Access.ANYONE else (503,)

@@ -146,19 +146,20 @@ def body_object(*, may_be_absent: bool = False) -> dict[str, Any]:
 
 
 def form_object() -> dict[str, Any]:
-    """The request's form as such an object: `name[]` is a list, `name[key]` an object, a file a data URL.
+    """The request's form as such an object: `name[]` and `name[0]` are lists, `name[key]` an object, a file a data URL.
 
     Raises MalformedRequest, InvalidInput, and what is too large is answered 413 by werkzeug.
     """
     if request.content_length is None:
         raise MalformedRequest("A form needs a Content-Length.")
+    request.max_form_memory_size = (
+        request.max_content_length
+    )  # a picture may be a data URL, as it may in JSON
     value: dict[str, Any] = {}
     files = [(name, _data_url(file.read())) for name, file in request.files.items(multi=True)]
-    for name, item in [*request.form.items(multi=True), *files]:
-        match = _FORM_NAME.fullmatch(name)
-        if match is None:
-            raise InvalidInput("A field has an impossible name.", param=param_name(name))
-        _put(value, match[1], match[2], item)
+    fields = [(*_form_name(name), item) for name, item in [*request.form.items(multi=True), *files]]
+    for name, key, item in sorted(fields, key=_number):
+        _put(value, name, key, item)
     if not value:
         raise MalformedRequest("The form is empty, or broken.")
     check_values(value)
@@ -166,16 +167,31 @@ def form_object() -> dict[str, Any]:
 
 
 _FORM_NAME = re.compile(r"(\w{1,64})(?:\[(\w{0,64})\])?")
+_NUMBER = re.compile(r"[0-9]{1,4}")
+
+
+def _form_name(name: str) -> tuple[str, str | None]:
+    """A field's name, and what stands in its brackets if it has some."""
+    match = _FORM_NAME.fullmatch(name)
+    if match is None:
+        raise InvalidInput("A field has an impossible name.", param=param_name(name))
+    return match[1], match[2]
+
+
+def _number(field: tuple[str, str | None, str]) -> int:
+    """Where a numbered item belongs; all else stays in its order, before them."""
+    key = field[1] or ""
+    return int(key) if _NUMBER.fullmatch(key) else -1
 
 
 def _put(value: dict[str, Any], name: str, key: str | None, item: str) -> None:
     if key is None and name not in value:
         value[name] = item
-    elif key:
+    elif key and not _NUMBER.fullmatch(key):
         if not isinstance(value.setdefault(name, {}), dict):
             raise InvalidInput("This is given twice.", param=name)
         value[name][key] = item
-    else:  # name[], or a name that comes again
+    else:  # name[], name[0], or a name that comes again
         known = value.get(name, [])
         value[name] = [*(known if isinstance(known, list) else [known]), item]
 

@@ -375,7 +375,7 @@ class MidjourneyIds(Body):
 
     model_config = ConfigDict(extra="ignore", frozen=True) | _example(ids=[_JOB])
 
-    ids: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=100)] | None = None
+    ids: Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length=1000)] | None = None
 
 
 # ---------------------------------------------------------------- users and tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from common.words import Delivery, EntryKind, ErrorCode, EventType, Status
 
@@ -104,6 +104,14 @@ class Job(Shape):
     submitted_at: datetime | None
     finished_at: datetime | None
     urls: Urls
+
+
+class JobEvent(Shape):
+    """An event of a stream of Server-Sent Events."""
+
+    event: Literal["status", "progress", "preview"]
+    id: str = Field(description="For `Last-Event-ID`")
+    data: str = Field(description="JSON: the job's `id`, `status`, `progress` and `preview_url`")
 
 
 class Moment(Shape):
@@ -212,6 +220,67 @@ class MidjourneySubmitted(Shape):
     description: str
     result: str | None
     properties: dict[str, Any]
+
+
+class MidjourneyResult(Shape):
+    """A picture or a film of a task."""
+
+    url: str
+    thumbnail: str | None
+
+
+class MidjourneyButton(Shape):
+    """What may follow; its `customId` is sent to `/mj/submit/action`."""
+
+    customId: str  # noqa: N815 - the protocol's own names
+    label: str
+    emoji: str
+    style: int
+    type: int
+
+
+class MidjourneyProperties(Shape):
+    """More of a task."""
+
+    finalPrompt: str = Field(  # noqa: N815
+        description="What was drawn; or the prompts that were found, behind keycap digits"
+    )
+
+
+class MidjourneyTask(Shape):
+    """A job as midjourney-proxy servers show it, and send it to a `notifyHook`; times are in milliseconds."""
+
+    id: str
+    parentId: str | None  # noqa: N815
+    action: str = Field(examples=["IMAGINE", "UPSCALE"])
+    status: Literal["NOT_START", "SUBMITTED", "IN_PROGRESS", "MODAL", "SUCCESS", "FAILURE"]
+    prompt: str
+    promptEn: str  # noqa: N815
+    description: str
+    state: str
+    submitTime: int  # noqa: N815
+    startTime: int | None  # noqa: N815
+    finishTime: int | None  # noqa: N815
+    progress: str = Field(description="As `46%`; empty after a failure")
+    imageUrl: str | None = Field(description="Final only where `status` is `SUCCESS`")  # noqa: N815
+    imageUrls: list[MidjourneyResult]  # noqa: N815
+    videoUrl: str | None  # noqa: N815
+    videoUrls: list[MidjourneyResult]  # noqa: N815
+    failReason: str | None  # noqa: N815
+    properties: MidjourneyProperties
+    buttons: list[MidjourneyButton]
+
+
+class MidjourneyFetched(RootModel[MidjourneyTask | None]):
+    """A task; null where there is none."""
+
+
+class MidjourneyTasks(RootModel[list[MidjourneyTask]]):
+    """Tasks."""
+
+
+class MidjourneyCanceled(RootModel[None]):
+    """Nothing: the task is canceled, or will be."""
 
 
 class Schedule(Shape):
@@ -400,7 +469,9 @@ class Tool(Shape):
     description: str
     model: str | None
     input: dict[str, Any] | None
-    access_control: dict[str, Any] | None
+    access_control: dict[str, Any] | None = Field(
+        description="Null where everyone may use it, and to those who may not change it"
+    )
     user_id: str
     created_at: datetime
     updated_at: datetime

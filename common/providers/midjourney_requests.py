@@ -11,7 +11,8 @@ from common.providers.midjourney_models import ACTION, BLEND, DESCRIBE, DIMENSIO
 from common.providers.reading import given, obj, text
 from common.words import ErrorCode
 
-_SPEED = re.compile(r"\s*(?:--|—|–)\s*(?:fast|relax|turbo)\b", re.IGNORECASE)
+# Servers make -- of a typed dash; one with a blank behind it is prose.
+_SPEED = re.compile(r"\s*(?:--\s*|—|–)(?:fast|relax|turbo)\b", re.IGNORECASE)
 _CHANGES = {"upsample": "UPSCALE", "variation": "VARIATION"}
 _CHANGE = re.compile(r"(upsample|variation)_([1-4])|reroll")
 _SIMPLE = re.compile(r"[UV][1-4]|R")  # NZ's own names of the same actions (section 3, simple-change)

@@ -228,23 +228,9 @@ def artifacts(session: Session, job_ids: list[str]) -> dict[str, list[Artifact]]
     return found
 
 
-def some(session: Session, actor: Actor, job_ids: Collection[str]) -> dict[str, Job]:
-    """Those of these that are the actor's own jobs."""
-    query = select(Job).where(Job.id.in_(job_ids), Job.user_id == actor.user_id, Job.deleted_at.is_(None))
-    return {job.id: job for job in session.scalars(query)}
-
-
-def results_of_keys(session: Session, actor: Actor, route: str, keys: Collection[str]) -> dict[str, str]:
-    """The ids of the jobs that these keys of the actor's made there."""
-    query = select(IdempotencyKey.key, IdempotencyKey.result_id).where(
-        IdempotencyKey.user_id == actor.user_id, IdempotencyKey.route == route, IdempotencyKey.key.in_(keys)
-    )
-    return {key: job_id for key, job_id in session.execute(query)}
-
-
 def page(
     session: Session, actor: Actor, *, status: Status | None, model: str | None, limit: int, after: str | None,
-    provider: str | None = None, models: Collection[str] | None = None, oldest_first: bool = False,
+    models: Collection[str] | None = None, oldest_first: bool = False,
 ) -> tuple[list[Job], bool]:  # fmt: skip
     """The actor's jobs, newest first unless told otherwise, from behind the job `after`; and whether there are more.
 
@@ -257,8 +243,6 @@ def page(
         query = query.where(Job.status == status)
     if model is not None:
         query = query.where(Job.model == model)
-    if provider is not None:
-        query = query.where(Job.provider == provider)
     if models is not None:
         query = query.where(Job.model.in_(models))
     if after is not None:

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy.orm import Session, load_only
+from sqlalchemy.orm.attributes import set_committed_value
+
 from common.models import Artifact, Job
+from common.providers.midjourney_models import ACTION
 from common.services.acceptance import AcceptedJob
-from common.services.presentation import artifact_object
+from common.services.presentation import WINDOW, artifact_object
 from common.words import Status
 
 DIALECT = "midjourney"
+MOST_LISTED = 100  # tasks of /task/list, as the newer family has it (section 2)
+_AT_ONCE = 200  # ids in a query
 _STATUSES = {
     Status.QUEUED: "NOT_START",
     Status.SUBMITTING: "SUBMITTED",
@@ -34,8 +41,13 @@ _SPECIAL = {"custom_zoom": "CustomZoom", "vary_region": "Inpaint::1", "zoom_out_
 WINDOWS = ("custom_zoom", "vary_region")  # buttons that ask for something first (code 21)
 
 
-def task_object(job: Job | AcceptedJob, artifacts: Sequence[Artifact], task_id: str = "") -> dict[str, Any]:
-    """A job as such a server shows its task; `task_id` where the client knows it by another id."""
+def task_id(job: Job | AcceptedJob) -> str:
+    """The id that clients know a task by: a window goes on under its own when it is answered."""
+    return str((job.metadata_ or {}).get(WINDOW) or job.id) if job.dialect == DIALECT else job.id
+
+
+def task_object(job: Job | AcceptedJob, artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """A job as such a server shows its task."""
     prompt = str(job.input.get("prompt", ""))
     shown = [artifact_object(artifact) for artifact in artifacts]
     pictures = [
@@ -46,7 +58,7 @@ def task_object(job: Job | AcceptedJob, artifacts: Sequence[Artifact], task_id: 
     ]
     has_succeeded = job.status == Status.SUCCEEDED
     return {
-        "id": task_id or job.id,
+        "id": task_id(job),
         "parentId": job.parent_id,
         "action": _action(job),
         "status": _STATUSES[Status(job.status)],
@@ -68,11 +80,11 @@ def task_object(job: Job | AcceptedJob, artifacts: Sequence[Artifact], task_id: 
     }
 
 
-def window_object(parent: Job, action: str, task_id: str) -> dict[str, Any]:
+def window_object(parent: Job, action: str, window_id: str) -> dict[str, Any]:
     """A button that was pressed and asks for something before it becomes a job."""
-    task = task_object(parent, [], task_id)
-    return {**task, "parentId": parent.id, "action": _verb(action), "status": "MODAL", "progress": "0%",
-            "imageUrl": None, "failReason": None, "finishTime": None, "buttons": []}  # fmt: skip
+    task = task_object(parent, [])
+    return {**task, "id": window_id, "parentId": task["id"], "action": _verb(action), "status": "MODAL",
+            "progress": "0%", "imageUrl": None, "failReason": None, "finishTime": None, "buttons": []}  # fmt: skip
 
 
 def action_of(custom_id: str) -> str | None:
@@ -110,7 +122,7 @@ def custom_id(job_id: str, action: str) -> str:
 
 
 def _action(job: Job | AcceptedJob) -> str:
-    return _verb(str(job.input["action"])) if "action" in job.input else job.model.partition("/")[2].upper()
+    return _verb(job.action) if job.model == ACTION else job.model.partition("/")[2].upper()
 
 
 def _verb(action: str) -> str:
@@ -144,7 +156,7 @@ def new_window(parent_id: str, action: str) -> str:
 
 def is_window(task_id: str) -> bool:
     """Whether the id is a window's."""
-    return _WINDOW.fullmatch(task_id) is not None
+    return _WINDOW_ID.fullmatch(task_id) is not None
 
 
 def pressed(window_id: str) -> tuple[str, str]:
@@ -153,5 +165,59 @@ def pressed(window_id: str) -> tuple[str, str]:
     return parent_id, action
 
 
-_WINDOW = re.compile(r"job_[0-9a-z]{26}-[a-z0-9_]{1,64}-[0-9a-f]{8}")
-WINDOW_ROUTE = "POST /mj/submit/modal"  # under which an answered window remembers its job
+_WINDOW_ID = re.compile(r"job_[0-9a-z]{26}-[a-z0-9_]{1,64}-[0-9a-f]{8}")
+WINDOW_ROUTE = "POST /mj/submit/modal"  # where of two answers to a window at the same time one makes the job
+
+
+# ---------------------------------------------------------------- read
+
+
+def find(session: Session, user_id: str, task_ids: Collection[str]) -> dict[str, Job]:
+    """Those of these tasks that are the user's, by the ids that were asked for.
+
+    A task that a window became is found by the window's id and by its job's own. Of a job's input there is only what
+    a task shows: clients ask every few seconds (section 9), and there may be megabytes of pictures.
+    """
+    found: dict[str, Job] = {}
+    wanted = list(dict.fromkeys(task_ids))
+    for start in range(0, len(wanted), _AT_ONCE):
+        ids = wanted[start : start + _AT_ONCE]
+        windows = [each for each in ids if is_window(each)]
+        found |= {job.id: job for job in _read(session, _tasks(user_id, Job.id.in_(ids)))}
+        if windows:
+            found |= {task_id(job): job for job in _read(session, _answers(user_id, windows))}
+    return found
+
+
+def latest(session: Session, user_id: str) -> list[Job]:
+    """The user's last tasks, the newest first, read as `find` does."""
+    return _read(session, _tasks(user_id).order_by(Job.id.desc()).limit(MOST_LISTED))
+
+
+def _tasks(user_id: str, *conditions: ColumnElement[bool]) -> Select[Any]:
+    prompt = Job.input["prompt"].as_string()
+    mine = Job.user_id == user_id, Job.provider == DIALECT, Job.deleted_at.is_(None)
+    return select(Job, prompt).options(load_only(*_SHOWN, raiseload=True)).where(*mine, *conditions)
+
+
+def _answers(user_id: str, windows: Sequence[str]) -> Select[Any]:
+    """Where an operator has run a task anew there are two, and the newer counts."""
+    parents = Job.parent_id.in_({pressed(each)[0] for each in windows})
+    names_it = Job.metadata_[WINDOW].as_string().in_(windows)
+    return _tasks(user_id, Job.dialect == DIALECT, parents, names_it).order_by(Job.id)
+
+
+def _read(session: Session, query: Select[Any]) -> list[Job]:
+    """Not of the session any more, which may be asked for the whole job later."""
+    found: list[Job] = []
+    for job, prompt in session.execute(query):
+        set_committed_value(job, "input", {} if prompt is None else {"prompt": prompt})
+        session.expunge(job)
+        found.append(job)
+    return found
+
+
+_SHOWN = (
+    Job.parent_id, Job.status, Job.model, Job.dialect, Job.action, Job.metadata_, Job.actions, Job.progress,
+    Job.preview_url, Job.output, Job.error, Job.created_at, Job.submitted_at, Job.finished_at,
+)  # fmt: skip

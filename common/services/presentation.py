@@ -25,6 +25,7 @@ from common.words import Delivery, EventType
 
 _LONGEST_TEXT = 32_000  # characters: a prompt; what is longer is a picture in base64
 _HEAD = 64  # characters that are shown of it
+WINDOW = "midjourney_window"  # in the metadata of a job that answers one: what its client knows it by
 
 
 def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def job_object(job: Job | AcceptedJob, artifacts: list[Artifact]) -> dict[str, A
         "output": job.output,
         "error": job.error,
         "cost": {"held": job.price, "charged": job.charged},
-        "metadata": job.metadata_ or {},
+        "metadata": _metadata(job),
         "attempts": job.attempts,
         "late": bool(job.late),
         "created_at": iso(job.created_at),
@@ -69,6 +70,12 @@ def _in_brief(value: Any) -> Any:
     if not isinstance(value, str) or len(value) <= (_HEAD if value.startswith("data:") else _LONGEST_TEXT):
         return value
     return f"{value[:_HEAD]}… ({len(value)} characters)"
+
+
+def _metadata(job: Job | AcceptedJob) -> dict[str, Any]:
+    """What the user gave, without what a dialect remembers there for itself."""
+    kept = job.metadata_ or {}
+    return {name: value for name, value in kept.items() if name != WINDOW} if job.dialect else kept
 
 
 def artifact_object(artifact: Artifact) -> dict[str, Any]:

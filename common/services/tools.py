@@ -7,7 +7,7 @@ in the same table are listed without a model, keep their access control, and can
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -133,8 +133,20 @@ def preset(tool: Tool) -> Preset | None:
     return Preset(ours["model"], given if isinstance(given, dict) else {})
 
 
-def tool_object(tool: Tool) -> dict[str, Any]:
-    """A tool as the API shows it."""
+def tool_objects(session: Session, actor: Actor, tools: Iterable[Tool]) -> list[dict[str, Any]]:
+    """Tools as the API shows them to the actor: who else may use one is told to those who may change it."""
+    groups = _groups_of(session, actor)
+    return [
+        _object(tool, whole=may("write", actor, tool.user_id, tool.access_control, groups)) for tool in tools
+    ]
+
+
+def tool_object(session: Session, actor: Actor, tool: Tool) -> dict[str, Any]:
+    """One of them."""
+    return tool_objects(session, actor, [tool])[0]
+
+
+def _object(tool: Tool, *, whole: bool) -> dict[str, Any]:
     runs = preset(tool)
     description = _meta(tool).get("description")
     access = tool.access_control
@@ -146,7 +158,7 @@ def tool_object(tool: Tool) -> dict[str, Any]:
         "description": description if isinstance(description, str) else "",
         "model": runs.model if runs else None,
         "input": runs.input if runs else None,
-        "access_control": None if is_public else access,
+        "access_control": access if whole and not is_public else None,
         "user_id": tool.user_id or "",
         "created_at": clock.iso_epoch(tool.created_at or 0),
         "updated_at": clock.iso_epoch(tool.updated_at or 0),

@@ -30,7 +30,9 @@ blueprint = Blueprint("events", __name__, url_prefix="/v1/jobs")
 
 
 @blueprint.get("/<job_id>/events")
-@endpoint(access=Access.USER, also=(204,), errors=(404, 503), headers=("Last-Event-ID",))
+@endpoint(
+    access=Access.USER, returns=shapes.JobEvent, also=(204,), errors=(404, 503), headers=("Last-Event-ID",)
+)
 def stream(actor: Actor, job_id: str) -> Response:
     """Watch a job: `status`, `progress` and `preview` events until it is finished.
 

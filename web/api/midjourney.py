@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Blueprint, Response
+from sqlalchemy.orm import Session
 
 from common.db import reading, transaction
 from common.errors import AppError, InsufficientCredits, InvalidInput, Kind, NotFound
+from common.providers.midjourney_models import ACTION
 from common.services import jobs, midjourney_tasks
 from common.services.jobs import NewJob, Once
 from common.services.midjourney_tasks import DIALECT, WINDOW_ROUTE, task_object, window_object
+from common.services.presentation import WINDOW
 from common.services.users import Actor
 from web import schemas, shapes
 from web.answers import answer
@@ -25,12 +28,12 @@ from web.endpoints import Access, endpoint
 from web.errors import app_error
 
 SPEEDS = ("fast", "relax", "turbo")
-MOST_LISTED = 100  # tasks of /task/list, as the newer family has it
 _ACCEPTED, _WINDOW, _NOT_FOUND, _INVALID = 1, 21, 3, 4  # section 4
 _IN_HTTP = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.LIMITED, Kind.UNAVAILABLE, Kind.TOO_LARGE)
 _BOTS = {"mj": "MID_JOURNEY", "niji": "NIJI_JOURNEY"}
 _RATIOS = {"PORTRAIT": "2:3", "SQUARE": "1:1", "LANDSCAPE": "3:2"}
-_SPEED_FLAG = re.compile(r"\s*(?:--|—|–)\s*(fast|relax|turbo)\b", re.IGNORECASE)
+# Servers make -- of a typed dash. One with a blank behind it, or a word before it, is punctuation.
+_SPEED_FLAG = re.compile(r"(?:\s*--\s*|(?:^|\s+)[—–])(fast|relax|turbo)\b", re.IGNORECASE)
 _CHANGES = {"UPSCALE": "upsample", "VARIATION": "variation"}
 _SIMPLE = re.compile(r"(\S+) +(?:([UV])([1-4])|R)", re.IGNORECASE)
 
@@ -100,9 +103,8 @@ def change(actor: Actor, body: schemas.MidjourneyChange, speed: str = "") -> dic
         raise InvalidInput("must be UPSCALE, VARIATION or REROLL", param="action")
     if verb != "REROLL" and body.index is None:
         raise InvalidInput("is required", param="index")
-    return _follow(
-        actor, body, body.taskId, f"{_CHANGES[verb]}_{body.index}" if verb in _CHANGES else "reroll"
-    )
+    wanted = f"{_CHANGES[verb]}_{body.index}" if verb in _CHANGES else "reroll"
+    return _follow(actor, body, body.taskId, {"action": wanted})
 
 
 @_submit_route("simple-change", schemas.MidjourneySimpleChange)
@@ -112,7 +114,7 @@ def simple_change(actor: Actor, body: schemas.MidjourneySimpleChange, speed: str
     if found is None:
         raise InvalidInput("must be a task's id, a blank, and one of U1 to U4, V1 to V4, R", param="content")
     verb = {"U": "upsample", "V": "variation"}.get((found[2] or "").upper())
-    return _follow(actor, body, found[1], f"{verb}_{found[3]}" if verb else "reroll")
+    return _follow(actor, body, found[1], {"action": f"{verb}_{found[3]}" if verb else "reroll"})
 
 
 @_submit_route("action", schemas.MidjourneyAction)
@@ -122,9 +124,9 @@ def action(actor: Actor, body: schemas.MidjourneyAction, speed: str = "") -> dic
     if wanted is None:
         raise InvalidInput("is none of this task's buttons", param="customId")
     if wanted not in midjourney_tasks.WINDOWS:
-        return _follow(actor, body, body.taskId, wanted)
+        return _follow(actor, body, body.taskId, {"action": wanted})
     with reading() as session:
-        parent = _own(jobs.some(session, actor, [body.taskId]), body.taskId)
+        parent = _own(session, actor, body.taskId)
     if wanted not in [offered["id"] for offered in parent.actions]:
         raise InvalidInput("is none of this task's buttons", param="customId")
     window = midjourney_tasks.new_window(parent.id, wanted)
@@ -139,9 +141,22 @@ def modal(actor: Actor, body: schemas.MidjourneyModal, speed: str = "") -> dict[
     if not midjourney_tasks.is_window(body.taskId):
         raise NotFound("There is no such window.")
     parent_id, wanted = midjourney_tasks.pressed(body.taskId)
-    answered = Once(WINDOW_ROUTE, body.taskId, fingerprint(body.model_dump(exclude_unset=True)))
-    given = {"prompt": body.prompt or None, "mask": body.maskBase64 or None}
-    return {**_follow(actor, body, parent_id, wanted, given, answered), "result": body.taskId}
+    told = {"prompt": body.prompt or None, "mask": body.maskBase64 or None}
+    given = {"action": wanted, **{name: value for name, value in told.items() if value is not None}}
+    if not _was_answered(actor, body.taskId, given):
+        _follow(actor, body, parent_id, given, window=body.taskId)
+    return _accepted(body.taskId)
+
+
+def _was_answered(actor: Actor, window: str, given: dict[str, Any]) -> bool:
+    """Whether there is a job of this window. Raises InvalidInput where the window was told something else."""
+    with reading() as session:
+        known = midjourney_tasks.find(session, actor.user_id, [window]).get(window)
+        if known is None:
+            return False
+        if jobs.get(session, actor, known.id).input != given:
+            raise InvalidInput("was answered already, and otherwise", param="taskId")
+    return True
 
 
 @_submit_route("blend", schemas.MidjourneyBlend)
@@ -172,96 +187,99 @@ def _bot(said: str | None) -> str | None:
 
 
 def _follow(
-    actor: Actor, body: schemas.MidjourneyBody, task_id: str, wanted: str, more: dict[str, Any] | None = None,
-    key: Once | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    actor: Actor, body: schemas.MidjourneyBody, task_id: str, given: dict[str, Any], window: str = ""
+) -> dict[str, Any]:
     """A job that continues the task. Raises NotFound where there is none."""
     with reading() as session:
-        parent = _own(_known(session, actor, [task_id]), task_id)
-    given = {"action": wanted, **(more or {})}
-    return _accept(actor, body, "midjourney/action", given, parent_id=parent.id, key=key)
+        parent = _own(session, actor, task_id)
+    return _accept(actor, body, ACTION, given, parent_id=parent.id, window=window)
 
 
 def _accept(
     actor: Actor, body: schemas.MidjourneyBody, model: str, given: dict[str, Any], *, parent_id: str | None = None,
-    key: Once | None = None,
+    window: str = "",
 ) -> dict[str, Any]:  # fmt: skip
+    told = {"state": body.state, WINDOW: window}
     new = NewJob(
         model=model,
         input={name: value for name, value in given.items() if value is not None},
         parent_id=parent_id,
         webhook_url=body.notifyHook or None,
-        metadata={"state": body.state} if body.state else {},
+        metadata={name: value for name, value in told.items() if value},
         dialect=DIALECT,
     )
-    key = key or once(f"POST /mj/{model}", body.model_dump(exclude_unset=True))
+    key = (
+        Once(WINDOW_ROUTE, window, fingerprint(new.input))
+        if window
+        else once(f"POST /mj/{model}", body.model_dump(exclude_unset=True))
+    )
     with transaction(one_write=key is None) as session:
         job, _ = jobs.accept(session, actor, new, key)
-    return {"code": _ACCEPTED, "description": "Submit success", "result": job.id, "properties": {}}
+    return _accepted(job.id)
+
+
+def _accepted(task_id: str) -> dict[str, Any]:
+    return {"code": _ACCEPTED, "description": "Submit success", "result": task_id, "properties": {}}
 
 
 # ---------------------------------------------------------------- tasks
 
 
 @_route(tasks, "GET", "/task/<task_id>/fetch")
-@endpoint(access=Access.USER)
+@endpoint(access=Access.USER, returns=shapes.MidjourneyFetched)
 def fetch(actor: Actor, task_id: str, speed: str = "") -> Response:
     """Show a task; `null` where there is none (section 5)."""
     return answer(next(iter(_shown(actor, [task_id])), None))
 
 
 @_route(tasks, "POST", "/task/list-by-condition")
-@endpoint(access=Access.USER, body=schemas.MidjourneyIds)
+@endpoint(access=Access.USER, body=schemas.MidjourneyIds, returns=shapes.MidjourneyTasks)
 def by_condition(actor: Actor, body: schemas.MidjourneyIds, speed: str = "") -> Response:
     """Show these tasks, in any order; what there is none of is left out."""
-    return answer(_shown(actor, list(dict.fromkeys(body.ids or ()))))
+    return answer(_shown(actor, body.ids or ()))
 
 
 @_route(tasks, "GET", "/task/list")
-@endpoint(access=Access.USER)
+@endpoint(access=Access.USER, returns=shapes.MidjourneyTasks)
 def latest(actor: Actor, speed: str = "") -> Response:
     """Show your last 100 tasks."""
     with reading() as session:
-        found, _ = jobs.page(session, actor, status=None, model=None, provider="midjourney", limit=MOST_LISTED,
-                             after=None)  # fmt: skip
+        found = midjourney_tasks.latest(session, actor.user_id)
         artifacts = jobs.artifacts(session, [job.id for job in found])
         return answer([task_object(job, artifacts[job.id]) for job in found])
 
 
 @_route(tasks, "POST", "/task/<task_id>/cancel")
-@endpoint(access=Access.USER, errors=(404, 409))
+@endpoint(access=Access.USER, returns=shapes.MidjourneyCanceled, errors=(404, 409))
 def cancel(actor: Actor, task_id: str, speed: str = "") -> Response:
     """Cancel a task."""
     with transaction() as session:
-        jobs.cancel(session, actor, _own(_known(session, actor, [task_id]), task_id).id)
+        jobs.cancel(session, actor, _own(session, actor, task_id).id)
     return answer(None)
 
 
 def _shown(actor: Actor, task_ids: Sequence[str]) -> list[dict[str, Any]]:
     """The tasks with these ids; a window that waits for its answer is one, too."""
     with reading() as session:
-        known = _known(session, actor, task_ids)
-        open_windows = [each for each in task_ids if each not in known and midjourney_tasks.is_window(each)]
-        parents = jobs.some(session, actor, [midjourney_tasks.pressed(each)[0] for each in open_windows])
-        artifacts = jobs.artifacts(session, [job.id for job in known.values()])
-        shown = [task_object(job, artifacts[job.id], task_id) for task_id, job in known.items()]
-        for window in open_windows:
-            parent_id, wanted = midjourney_tasks.pressed(window)
-            if parent_id in parents:
-                shown.append(window_object(parents[parent_id], wanted, window))
-        return shown
+        known = midjourney_tasks.find(session, actor.user_id, task_ids)
+        found = {job.id: job for job in known.values()}
+        artifacts = jobs.artifacts(session, list(found))
+        shown = [task_object(job, artifacts[job.id]) for job in found.values()]
+        windows = [
+            each for each in dict.fromkeys(task_ids) if each not in known and midjourney_tasks.is_window(each)
+        ]
+        buttons = {each: midjourney_tasks.pressed(each) for each in windows}
+        parents = midjourney_tasks.find(session, actor.user_id, [parent for parent, _ in buttons.values()])
+        return shown + [
+            window_object(parents[parent], wanted, window)
+            for window, (parent, wanted) in buttons.items()
+            if parent in parents
+        ]
 
 
-def _known(session: Any, actor: Actor, task_ids: Sequence[str]) -> dict[str, Any]:
-    """The actor's Midjourney jobs by the ids that clients know them by: a window's goes on as its job's."""
-    windows = [each for each in task_ids if midjourney_tasks.is_window(each)]
-    became = jobs.results_of_keys(session, actor, WINDOW_ROUTE, windows)
-    found = jobs.some(session, actor, [became.get(each, each) for each in task_ids])
-    by_id = {each: found.get(became.get(each, each)) for each in task_ids}
-    return {each: job for each, job in by_id.items() if job is not None and job.provider == "midjourney"}
-
-
-def _own(found: dict[str, Any], task_id: str) -> Any:
+def _own(session: Session, actor: Actor, task_id: str) -> Any:
+    """The actor's task. Raises NotFound."""
+    found = midjourney_tasks.find(session, actor.user_id, [task_id])
     if task_id not in found:
         raise NotFound("There is no such task.")
     return found[task_id]

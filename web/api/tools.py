@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from common.db import reading, transaction
 from common.services import tools
 from common.services.jobs import NewJob
-from common.services.tools import Preset, tool_object
+from common.services.tools import Preset, tool_object, tool_objects
 from common.services.users import Actor
 from web import schemas, shapes
 from web.answers import JsonResponse, listing
@@ -28,7 +28,7 @@ def create(actor: Actor, body: schemas.NewTool) -> dict[str, Any]:
             session, actor, name=body.name, description=body.description, runs=Preset(body.model, body.input),
             access_control=_access(body),
         )  # fmt: skip
-        return tool_object(tool)
+        return tool_object(session, actor, tool)
 
 
 @blueprint.get("")
@@ -37,7 +37,7 @@ def index(actor: Actor, query: schemas.PageQuery) -> dict[str, Any]:
     """List the tools that you may use."""
     with reading() as session:
         found, has_more = tools.page(session, actor, limit=query.limit, after=query.after)
-        return listing([tool_object(tool) for tool in found], has_more=has_more)
+        return listing(tool_objects(session, actor, found), has_more=has_more)
 
 
 @blueprint.get("/<tool_id>")
@@ -45,7 +45,7 @@ def index(actor: Actor, query: schemas.PageQuery) -> dict[str, Any]:
 def one(actor: Actor, tool_id: str) -> dict[str, Any]:
     """Show a tool."""
     with reading() as session:
-        return tool_object(tools.get(session, actor, tool_id))
+        return tool_object(session, actor, tools.get(session, actor, tool_id))
 
 
 @blueprint.route("/<tool_id>", methods=["PATCH", "PUT"])
@@ -56,7 +56,7 @@ def change(actor: Actor, tool_id: str, body: schemas.ToolChange) -> dict[str, An
     if "access_control" in changes:
         changes["access_control"] = _access(body)
     with transaction() as session:
-        return tool_object(tools.change(session, actor, tool_id, changes))
+        return tool_object(session, actor, tools.change(session, actor, tool_id, changes))
 
 
 @blueprint.delete("/<tool_id>")

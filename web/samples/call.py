@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from pydantic import RootModel
+
 from web.endpoints import Access, Endpoint
 from web.schemas import EXAMPLE_ULID
 
@@ -77,9 +79,11 @@ class Call:
     @property
     def answer(self) -> str:
         """What kind of answer there is: `object`, `list` or `any` JSON, `text`, `file`, `events`, `nothing`."""
-        if self.declared.returns is not None:
-            return "list" if self.declared.many else "object"
-        return _NOT_JSON.get(self.path, "nothing" if self.declared.status == 204 else "any")
+        if self.path in _NOT_JSON:
+            return _NOT_JSON[self.path]
+        if self.declared.returns is None or issubclass(self.declared.returns, RootModel):
+            return "nothing" if self.declared.status == 204 else "any"
+        return "list" if self.declared.many else "object"
 
     @property
     def is_long(self) -> bool:

@@ -55,8 +55,8 @@ def _imports(code: str) -> str:
 
 def _type(shape: type[BaseModel] | None) -> str:
     """The first fields of an answer in TypeScript, which editors read in comments."""
-    schema = shape.model_json_schema() if shape else {"properties": {}}
-    fields = {name: field for name, field in schema["properties"].items() if name != "object"}
+    schema = shape.model_json_schema() if shape else {}
+    fields = {name: field for name, field in schema.get("properties", {}).items() if name != "object"}
     known = []
     for name, field in fields.items():
         of_field = schema.get("$defs", {}).get(field.get("$ref", "").rpartition("/")[2], field)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.infrastructure.valkey import Valkey
 from tests.integration.web.api import Api
 from tests.integration.web.jobs import BODY, attempt, attempt_of, entries_of, step_of, succeed
 from tests.simulators.world import World
+from web.app import access_log
 from workers.steps import keys
 
 LIE = {"id": "x", "status": "succeeded", "progress": 100, "result": {"sample": "https://evil.example/x.png"}}
@@ -38,6 +40,21 @@ def test_an_unknown_token(nobody: Api) -> None:
     for token in ("unknown", "%00", "..", "x" * 2000, "%ff"):
         answer = nobody.ask("POST", f"/callbacks/{token}", LIE)
         assert answer.status in (404, 405)
+
+
+def test_no_token_is_written_down(
+    nobody: Api, job: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = attempt(job["id"])
+    monkeypatch.setattr(access_log, "disabled", False)
+    caplog.set_level(logging.INFO)
+    paths = [f"/{path}" for path in ("callbacks/{}", "callbacks/{}/", "callbacks//{}", "prefix/callbacks/{}",
+                                     "Callbacks/{}", "callbacks{}", "%63allbacks/{}", "callbacks/x/{}")]  # fmt: skip
+    for path in paths:
+        nobody.ask("POST", path.format(token), LIE)
+        nobody.ask("GET", path.format(token))
+    assert token not in caplog.text
+    assert caplog.text.count("/callbacks/<token>") == 2 * len(paths)
 
 
 def test_a_call_makes_the_job_due_and_nothing_else(

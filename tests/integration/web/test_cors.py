@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import ValidationError
 
-from common.settings import Settings
+from common.settings import BadSettings, Settings, settings
 from tests.infrastructure.inside import configured
 from web.app import create_app
 
@@ -54,7 +54,39 @@ def test_by_default_nobody_may() -> None:
     assert not [name for name in asked.headers.keys() if name.startswith("Access-Control")]  # noqa: SIM118
 
 
-def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CORS_ORIGINS", "app.example.com")
+def allowed(configured_origins: str, origin: str) -> str | None:
+    """What a page of this origin is told."""
+    with configured({"CORS_ORIGINS": configured_origins, "SECRET_KEY": "s"}):
+        made = create_app().test_client().get("/healthz", headers={"Origin": origin})
+    return made.headers.get("Access-Control-Allow-Origin")
+
+
+@pytest.mark.parametrize(
+    ("named", "origin", "may"),
+    [
+        ("https://app.example.com", "https://appxexample.com", False),
+        ("https://app.example.com", "https://app.example.com.evil.net", False),
+        ("https://app.example.com", "https://APP.example.com", True),
+        ("http://[::1]:3000", "http://[::1]:3000", True),
+        ("http://[::1]:3000", "http://1:3000", False),
+        ("http://[::1]:3000", "http://[::1]:30001", False),
+        ("*", "https://anybody.example", True),
+    ],
+)
+def test_an_origin_is_compared_as_a_whole(named: str, origin: str, may: bool) -> None:
+    assert allowed(named, origin) == (origin if may else None)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "app.example.com", "https://*.example.com", "*, https://app.example.com", "https://app.example.com/path",
+        "https://app.example.com?", "https://u@app.example.com", "https://(a|b).example.com", "null", "https://.*",
+    ],
+)  # fmt: skip
+def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", named)
     with pytest.raises(ValidationError, match=r"must look like https://app\.example\.com"):
         Settings(_env_file=None)  # type: ignore[call-arg]
+    with pytest.raises(BadSettings, match=r"^settings: CORS_ORIGINS: [^\n]+$"):
+        settings.__wrapped__()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from common.db import reading, transaction
-from common.models import Job, WebhookDelivery
+from common.models import IdempotencyKey, Job, WebhookDelivery
 from common.providers.base import Running
 from common.services import lifecycle, midjourney_tasks, webhooks
 from common.services.claims import Claim
@@ -99,6 +100,8 @@ def test_an_imagine_becomes_a_job(user: Api) -> None:
         ("/mj", "x --relax", ["TURBO"], "turbo"),
         ("/mj-fast/mj", "x --relax", ["TURBO"], "fast"),
         ("/mj-relax/mj", "x", None, "relax"),
+        ("/mj", "x —relax", None, "relax"),
+        ("/mj", "–Fast x", None, "fast"),
     ],
 )
 def test_what_chooses_the_speed(user: Api, path: str, prompt: str, modes: Any, expected: str | None) -> None:
@@ -106,6 +109,12 @@ def test_what_chooses_the_speed(user: Api, path: str, prompt: str, modes: Any, e
         f"{path}/submit/imagine", {"prompt": prompt, "accountFilter": {"modes": modes} if modes else None}
     )
     assert (last(user).input.get("mode"), last(user).input["prompt"]) == (expected, "x")
+
+
+@pytest.mark.parametrize("prompt", ["breakfast – fast food", "a car — fast and red", "slow—fast", "a–fast"])
+def test_a_dash_in_prose_chooses_nothing(user: Api, prompt: str) -> None:
+    user.post("/mj/submit/imagine", {"prompt": prompt})
+    assert last(user).input == {"prompt": prompt}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +177,62 @@ def test_a_window_waits_for_its_answer_and_goes_on_as_the_job(user: Api, other: 
     assert (task(user, window)["status"], task(user, window)["id"]) == ("NOT_START", window)
     assert submit(user, "modal", {**answer, "prompt": "a coat"})["code"] == 4
     assert submit(user, "modal", {**answer, "taskId": "job_x-y"})["code"] == 3
+
+
+def pressed_window(user: Api) -> str:
+    """A window that waits for its answer."""
+    parent = finished(user)
+    pressed = midjourney_tasks.custom_id(parent, "custom_zoom")
+    return str(submit(user, "action", {"taskId": parent, "customId": pressed})["result"])
+
+
+def test_a_window_keeps_its_job_for_as_long_as_there_is_one(user: Api) -> None:
+    window = pressed_window(user)
+    answer = {"taskId": window, "prompt": "a fox --zoom 2", "state": "mine"}
+    assert submit(user, "modal", answer)["result"] == window
+    with transaction() as session:  # which sweeping does after a day
+        session.execute(delete(IdempotencyKey).where(IdempotencyKey.user_id == user.user_id))
+    job, credits = last(user), user.credits()
+    assert (task(user, window)["id"], task(user, window)["status"]) == (window, "NOT_START")
+    assert submit(user, "modal", answer)["code"] == 1
+    assert submit(user, "modal", {**answer, "prompt": "a wolf"})["code"] == 4
+    assert (last(user).id, user.credits()) == (job.id, credits)
+    assert user.ask("POST", f"/mj/task/{window}/cancel").status == 200
+    assert user.ask("DELETE", f"/v1/jobs/{job.id}").status == 204
+    assert task(user, window)["status"] == "MODAL"
+    assert submit(user, "modal", answer)["code"] == 1
+    assert last(user).id != job.id
+
+
+def test_an_answered_window_has_one_id_everywhere(user: Api) -> None:
+    window = pressed_window(user)
+    submit(user, "modal", {"taskId": window, "prompt": "x", "state": "mine", **HOOK})
+    job = last(user)
+    attempt(job.id)
+    looked(job.id, 40)
+    assert take(window)["id"] == window
+    assert [task(user, each)["id"] for each in (window, job.id)] == [window, window]
+    assert user.get("/mj/task/list")[0]["id"] == window
+    listed = user.post("/mj/task/list-by-condition", {"ids": [window, job.id]})
+    assert [each["id"] for each in listed] == [window]
+    with transaction() as session:
+        session.execute(
+            update(Job).where(Job.id == job.id).values(actions=[{"id": "custom_zoom", "label": "Zoom"}])
+        )
+    succeed(job.id)
+    assert take(window)["id"] == window
+    button = task(user, window)["buttons"][0]["customId"]
+    following = submit(user, "action", {"taskId": window, "customId": button})
+    assert (following["code"], task(user, following["result"])["parentId"]) == (21, window)
+
+
+def test_what_windows_remember_is_not_the_users_metadata(user: Api) -> None:
+    submit(user, "modal", {"taskId": pressed_window(user), "prompt": "x", "state": "mine"})
+    assert user.job(last(user).id)["metadata"] == {"state": "mine"}
+    own = {"midjourney_window": "job_x", "state": "y"}
+    job = user.post("/v1/jobs", {"model": "midjourney/imagine", "input": {"prompt": "x"}, "metadata": own})
+    assert job["metadata"] == own
+    assert task(user, job["id"])["id"] == job["id"]
 
 
 @pytest.mark.parametrize(
@@ -348,6 +413,31 @@ def test_lists_leave_out_what_is_not_there(user: Api, other: Api) -> None:
     assert {each["id"] for each in found} == {mine[0], mine[2]}
     assert user.post("/mj/task/list-by-condition", {}) == []
     assert [each["id"] for each in user.get("/mj/task/list")] == mine[::-1]
+
+
+def test_a_thousand_tasks_are_asked_for_at_once(user: Api) -> None:
+    mine = [submit(user, "imagine", {"prompt": str(number)})["result"] for number in range(2)]
+    ids = [mine[0], *(f"job_{number}" for number in range(998)), mine[1]]
+    assert [each["id"] for each in user.post("/mj/task/list-by-condition", {"ids": ids})] == mine
+    assert user.ask("POST", "/mj/task/list-by-condition", {"ids": [*ids, "x"]}).status == 422
+
+
+def test_no_pictures_are_read_to_show_tasks(user: Api) -> None:
+    picture = PIXEL[:-4] + "A" * 4_000_000
+    for number in range(3):
+        submit(user, "imagine", {"prompt": f"fox {number}", "base64Array": [picture]})
+    ids = [job.id for job in jobs_of(user)]
+    tracemalloc.start()
+    try:
+        shown = user.post("/mj/task/list-by-condition", {"ids": ids})
+        listed = user.get("/mj/task/list")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert {each["prompt"] for each in shown} == {each["prompt"] for each in listed} == {
+        "fox 0", "fox 1", "fox 2"
+    }  # fmt: skip
+    assert most < 2_000_000
 
 
 def test_a_task_is_canceled(user: Api) -> None:

@@ -68,6 +68,27 @@ def test_the_document_holds_together() -> None:
     assert {f"input.{model.replace('/', '.')}" for model in MODELS} <= set(components["schemas"])
 
 
+def test_answers_of_every_kind_are_declared() -> None:
+    paths = document()["paths"]
+    stream = paths["/v1/jobs/{job_id}/events"]["get"]["responses"]
+    assert (list(stream["200"]["content"]), "content" in stream["204"]) == (["text/event-stream"], False)
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if path.startswith("/mj"):
+                assert "application/json" in operation["responses"]["200"]["content"], path
+                assert operation["security"] == [{"token": []}, {"secret": []}]
+    assert document()["components"]["securitySchemes"]["secret"]["name"] == "mj-api-secret"
+
+
+def test_a_midjourney_task_that_is_none_is_noticed(user: Api) -> None:
+    path = "/mj/task/list"
+    user.post("/mj/submit/imagine", {"prompt": "x"})
+    answer = user.ask("GET", path)
+    for wrong in ([{**answer.json[0], "status": "DONE"}], {}, [{}], None):
+        with pytest.raises(ValidationError):
+            check("GET", path, replace(answer, body=json.dumps(wrong).encode()))
+
+
 def test_the_copy_in_the_repository_is_up_to_date(app: Flask, capsys: pytest.CaptureFixture[str]) -> None:
     assert openapi.main(["--check"]) == 0
     assert openapi.main(["--chek"]) == 2
@@ -179,4 +200,5 @@ def test_it_shows_every_call_and_shape(page: Page) -> None:
             assert f"{method.upper()} {path} {operation['summary'].replace('`', '')}" in shown
     for name in document()["components"]["schemas"]:
         assert name in page.ids
+    assert "text/event-stream" in shown
     assert "`" not in shown  # names are set as code

@@ -133,6 +133,22 @@ def test_lists_of_users(user: Api, other: Api, make_user: MakeUser) -> None:
     assert (writes(other, tool), writes(third, tool)) == (403, 404)
 
 
+def test_who_else_may_use_a_tool_is_for_those_who_may_change_it(
+    user: Api, other: Api, admin: Api, make_user: MakeUser
+) -> None:
+    writer, member = make_user(), make_user()
+    group = group_of(member)
+    access = {
+        "read": {"user_ids": [other.user_id, writer.user_id], "group_ids": [group]},
+        "write": {"user_ids": [writer.user_id], "group_ids": [group]},
+    }
+    tool = make(user, access_control=access)
+    for reader, told in ((user, access), (writer, access), (member, access), (admin, access), (other, None)):
+        listed = [each for each in reader.get("/v1/tools?limit=100")["data"] if each["id"] == tool["id"]]
+        for shown in (reader.get(f"/v1/tools/{tool['id']}"), *listed):
+            assert shown["access_control"] == told
+
+
 def test_lists_of_groups(user: Api, other: Api, make_user: MakeUser) -> None:
     third = make_user()
     group = group_of(other)

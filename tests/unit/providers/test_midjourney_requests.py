@@ -59,6 +59,11 @@ def test_the_mode_that_is_paid_is_the_mode_that_runs(flag: str) -> None:
     assert request.json["prompt"] == "a cat --v 7 --no dogs --relax"
 
 
+def test_a_dash_in_prose_stays() -> None:
+    request = sent("midjourney", "midjourney/imagine", input={"prompt": "breakfast – fast food — fast"})
+    assert request.json["prompt"] == "breakfast – fast food — fast --fast"
+
+
 @pytest.mark.parametrize("base", ["http://h:1", "http://h:1/", "http://h:1/mj", "http://h:1/mj/"])
 def test_a_base_url_may_end_in_mj(base: str) -> None:
     http = FakeHttp(reply(500))
