@@ -51,6 +51,13 @@ def _web_url(url: str) -> str:
     return url
 
 
+def _written(value: object) -> object:
+    """As RFC 3339 has it; a mere number would be taken for seconds."""
+    if not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value, re.IGNORECASE | re.ASCII)):
+        raise ValueError("must be a moment like 2026-11-24T20:00:00Z")
+    return value
+
+
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -486,7 +493,7 @@ class WebhookReplay(Body):
 
     model_config = _example(since="2026-11-24T20:00:00Z")
 
-    since: Annotated[AwareDatetime, Field(strict=False), AfterValidator(_in_utc)]
+    since: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_in_utc)]
     delivered: bool = False
 
 
