@@ -17,7 +17,9 @@ _LONGEST_BACKOFF_S = 60.0
 
 def pause_after_denial_s(claim: Claim, seen: NoVerdict) -> float:
     """Three times the last pause, and never less than the provider has asked for."""
-    first_s = LATE_POLL_S if claim.finished else settings().poll_interval_s or _DENIED_PAUSE_S
+    first_s = (
+        LATE_POLL_S if claim.finished and not claim.made else settings().poll_interval_s or _DENIED_PAUSE_S
+    )
     return max(seen.retry_after_s or 0.0, first_s * 3.0**claim.refusals)
 
 

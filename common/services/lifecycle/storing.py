@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from common import clock, queue
@@ -95,6 +95,12 @@ def source_gone(
     # It takes no slot, since nothing runs any more; and the job's own deadline was for the generation.
     release(session, claim, step=Step.POLL, due_in_s=0, failures=0, refusals=0, slots=0,
             deadline_at=clock.epoch() + LATE_WINDOW_S)  # fmt: skip
+    session.execute(  # it was made, whoever had it made (`Claim.made`): a legacy program did not say when
+        update(JobAttempt)
+        .where(JobAttempt.id == claim.attempt_id)
+        .values(ended_at=func.coalesce(JobAttempt.ended_at, clock.now()), error_code=None)
+        .execution_options(synchronize_session=False)
+    )
     _keep(session, claim, results)
     mark_late(session, claim.job_id, anything=bool(results))
     note(session, claim.job_id, ASKED_ANEW, message)

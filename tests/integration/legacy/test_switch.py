@@ -59,9 +59,14 @@ def test_what_runs_goes_on_and_what_lives_is_copied(
         assert platform.command("import-legacy", "--rehost").endswith("complete: all totals match")
         platform.start("worker", "beat")
         platform.group.wait_until(
-            lambda: rows(engine, "SELECT count(*) AS n FROM job_step")[0]["n"] == 0,
+            lambda: (
+                rows(engine, "SELECT count(*) AS n FROM job_step WHERE slots > 0 OR step <> 'poll'")[0]["n"]
+                == 0
+                and rows(engine, "SELECT count(*) AS n FROM job_event WHERE kind = 'source_gone'")[0]["n"]
+                == 1
+            ),
             90,
-            what="nothing is left to do",
+            what="nothing is left to do but to watch what the proxy denies",
         )
         jobs = by_legacy_id(engine, "mj_tasks")
         assert {name: job["status"] for name, job in jobs.items()} == {
