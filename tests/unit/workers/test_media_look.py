@@ -316,6 +316,15 @@ def test_a_film_that_takes_too_long_has_none(tmp_path: Path, monkeypatch: pytest
     assert thumbnail(tmp_path / "file", info) is None
 
 
+def test_who_decodes_films_knows_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spy.py").write_text("import os; print(dict(os.environ))")
+    monkeypatch.setattr(first_frame, "__file__", str(tmp_path / "spy.py"))
+    monkeypatch.setenv("KLING_SECRET_KEY", "of the operator")
+    seen = thumbnail(tmp_path / "file", look(tmp_path, mp4("a film"), VIDEO))
+    assert seen is not None
+    assert b"KLING" not in seen
+
+
 def test_a_playlist_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "secret.mp4").write_bytes(mp4("secret"))
     (tmp_path / "file").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n")
