@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 from common import clock, queue
 from common.crypto import CannotDecrypt
 from common.db import after_commit
-from common.errors import Conflict, NotFound
+from common.errors import Conflict, NotFound, Unavailable
 from common.ids import new_id
 from common.models import Artifact, Job, WebhookDelivery, WebhookEndpoint
 from common.providers.registry import MODELS
@@ -326,7 +326,7 @@ def _parcels(session: Session, deliveries: Sequence[WebhookDelivery]) -> list[Pa
             break
         try:
             parcels.append(_parcel(session, delivery, jobs))
-        except SQLAlchemyError:
+        except (SQLAlchemyError, Unavailable):  # the database's trouble, which passes
             raise
         except Exception as error:
             _fail(session, delivery, error)

@@ -24,6 +24,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from common import clock
 from common.db import reading, transaction
+from common.db.compat import SchemaDrift
 from common.models import WebhookDelivery, WebhookEndpoint, WebhookSecret
 from common.services import jobs, sweep, webhook_endpoints, webhooks
 from common.services.jobs import NewJob
@@ -335,6 +336,23 @@ def test_one_claim_holds_no_more_than_there_is_memory_for(
         user.post(f"/v1/jobs/{user.post('/v1/jobs', body)['id']}/cancel", {})
     assert [deliver(), deliver(), deliver()] == [2, 2, 0]
     assert len({call.json()["data"]["id"] for call in receiver.calls}) == 4
+
+
+def test_a_schema_that_changes_meanwhile_ends_no_delivery(
+    user: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint(user, receiver)
+    ended_job(user)
+
+    def drifts(*_: Any) -> Any:
+        raise SchemaDrift
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(webhooks, "told_job_object", drifts)
+        with pytest.raises(SchemaDrift):
+            deliver()
+    assert deliver() == 1
+    assert [each["status"] for each in user.get("/v1/webhook_deliveries")["data"]] == ["delivered"]
 
 
 def test_a_secret_that_cannot_be_read_is_its_own_receivers_trouble(
